@@ -1,0 +1,56 @@
+// Package store says what cansync needs of the database that holds its records
+// and its queue: a go-datastore with batches and transactions.
+//
+// The default is package store/badger; store/memory is for tests and for nodes
+// that need not survive a restart. Package storetest holds the suite that every
+// implementation must pass.
+package store
+
+import (
+	"errors"
+
+	ds "github.com/ipfs/go-datastore"
+)
+
+// Store is a datastore with batches and transactions. What cansync relies on,
+// beyond what go-datastore says, is checked by package storetest:
+//
+//   - a committed transaction is durable, visible as a whole or not at all, also
+//     after the process was killed at any moment;
+//   - two transactions that read and write the same key do not both commit: the
+//     later Commit fails with an error that is [ErrConflict];
+//   - a transaction too large for the store fails with [ErrTooLarge] from Put,
+//     Delete or Commit, and leaves nothing behind;
+//   - a transaction reads its own writes, and otherwise the state as of its start;
+//   - Query with a prefix yields exactly the keys below it, without the key
+//     itself, in ascending byte order when ordered by key;
+//   - after Close every call fails with [ErrClosed]; Close may be called again;
+//   - the store neither keeps nor changes the slices it is given, and what it
+//     returns belongs to the caller.
+//
+// A Batch need not be atomic. All methods are safe for concurrent use; a single
+// transaction is used by one goroutine.
+type Store interface {
+	ds.Batching
+	ds.TxnDatastore
+}
+
+// Errors of a store, to be matched with errors.Is. An absent key is
+// go-datastore's ErrNotFound.
+var (
+	ErrClosed   = errors.New("store: closed")
+	ErrConflict = errors.New("store: transaction conflict")
+	ErrTooLarge = errors.New("store: transaction too large")
+	// ErrNoSpace says that the disk has too little free space to write safely.
+	// Nothing was written; the store accepts writes again when space is back.
+	ErrNoSpace = errors.New("store: too little free disk space")
+	// ErrLocked says that another process uses the store.
+	ErrLocked = errors.New("store: in use by another process")
+)
+
+// SpaceReporter is implemented by stores that know how much room they have.
+type SpaceReporter interface {
+	// Space returns the free bytes of the store's file system and the reserve
+	// below which the store refuses writes.
+	Space() (free, reserve uint64, err error)
+}

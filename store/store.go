@@ -20,13 +20,20 @@ import (
 //   - two transactions that read and write the same key do not both commit: the
 //     later Commit fails with an error that is [ErrConflict];
 //   - a transaction too large for the store fails with [ErrTooLarge] from Put,
-//     Delete or Commit, and leaves nothing behind;
+//     Delete or Commit, and leaves nothing behind; after a failed Put or Delete
+//     Commit fails with the same error;
 //   - a transaction reads its own writes, and otherwise the state as of its start;
 //   - Query with a prefix yields exactly the keys below it, without the key
 //     itself, in ascending byte order when ordered by key;
 //   - after Close every call fails with [ErrClosed]; Close may be called again;
 //   - the store neither keeps nor changes the slices it is given, and what it
-//     returns belongs to the caller.
+//     returns belongs to the caller;
+//   - a read-only transaction refuses writes with [ErrReadOnly]; one that was
+//     committed or discarded fails with [ErrDone]; Discard may follow Commit.
+//
+// A read counts for conflicts by key: of a Query, those keys that it yielded. A
+// key that appears where a Query found none is no conflict. A transaction that
+// only writes conflicts with none.
 //
 // A Batch need not be atomic. All methods are safe for concurrent use; a single
 // transaction is used by one goroutine.
@@ -46,6 +53,10 @@ var (
 	ErrNoSpace = errors.New("store: too little free disk space")
 	// ErrLocked says that another process uses the store.
 	ErrLocked = errors.New("store: in use by another process")
+	// ErrReadOnly says that a read-only transaction was asked to write.
+	ErrReadOnly = errors.New("store: read-only transaction")
+	// ErrDone says that a transaction was used after its Commit or Discard.
+	ErrDone = errors.New("store: transaction has ended")
 )
 
 // SpaceReporter is implemented by stores that know how much room they have.

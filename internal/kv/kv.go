@@ -1,0 +1,104 @@
+// Package kv holds the few things that everything kept in a store.Store needs:
+// keys of binary parts, transactions that are tried again after a conflict, and
+// ordered iteration.
+package kv
+
+import (
+	"context"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+
+	"github.com/cansync/cansync/store"
+)
+
+// enc keeps the byte order of what it encodes, so that cursors work.
+var enc = base32.HexEncoding.WithPadding(base32.NoPadding)
+
+// Key joins text parts with slashes. The parts must not be empty or hold a slash.
+func Key(parts ...string) ds.Key { return ds.RawKey("/" + strings.Join(parts, "/")) }
+
+// Bin returns b as a key part that sorts as the bytes do.
+func Bin(b []byte) string { return enc.EncodeToString(b) }
+
+// ParseBin is the inverse of [Bin].
+func ParseBin(s string) ([]byte, error) { return enc.DecodeString(s) }
+
+// Last32 returns the 32 bytes that the last part of the key stands for.
+func Last32(key string) (v [32]byte, err error) {
+	b, err := ParseBin(key[strings.LastIndexByte(key, '/')+1:])
+	if err != nil || len(b) != len(v) {
+		return v, fmt.Errorf("kv: key %q does not end in 32 bytes", key)
+	}
+	copy(v[:], b)
+	return v, nil
+}
+
+const conflictTries = 8
+
+// Update runs fn in a transaction and commits it. After a conflict it runs fn
+// again from the start, a few times; fn must not keep what it read before.
+func Update(ctx context.Context, s store.Store, fn func(ds.Txn) error) error {
+	for try := 0; ; try++ {
+		err := once(ctx, s, fn)
+		if !errors.Is(err, store.ErrConflict) || try == conflictTries {
+			return err
+		}
+	}
+}
+
+func once(ctx context.Context, s store.Store, fn func(ds.Txn) error) error {
+	txn, err := s.NewTransaction(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer txn.Discard(ctx)
+	if err := fn(txn); err != nil {
+		return err
+	}
+	return txn.Commit(ctx)
+}
+
+// Get returns the value of the key, or nil when it is absent.
+func Get(ctx context.Context, r ds.Read, key ds.Key) ([]byte, error) {
+	v, err := r.Get(ctx, key)
+	if errors.Is(err, ds.ErrNotFound) {
+		return nil, nil
+	}
+	return v, err
+}
+
+// Scan yields the keys below prefix and their values in ascending order, as of
+// one moment. With keysOnly the values are nil.
+func Scan(ctx context.Context, r ds.Read, prefix ds.Key, keysOnly bool) iter.Seq2[query.Entry, error] {
+	return func(yield func(query.Entry, error) bool) {
+		res, err := r.Query(ctx, query.Query{
+			Prefix:   prefix.String(),
+			KeysOnly: keysOnly,
+			Orders:   []query.Order{query.OrderByKey{}},
+		})
+		if err != nil {
+			yield(query.Entry{}, err)
+			return
+		}
+		defer func() { _ = res.Close() }()
+		for {
+			if err := ctx.Err(); err != nil {
+				yield(query.Entry{}, err)
+				return
+			}
+			e, ok := res.NextSync()
+			if !ok {
+				return
+			}
+			if !yield(e.Entry, e.Error) || e.Error != nil {
+				return
+			}
+		}
+	}
+}

@@ -97,14 +97,29 @@ type Opener interface {
 	Open(ctx context.Context, handle string, offset, length int64) (io.ReadCloser, error)
 }
 
+// Ranger is implemented by an [Opener] that knows whether its service reads from
+// the middle of an asset.
+type Ranger interface {
+	// Ranges reports whether a read at an offset costs only the bytes asked for.
+	// When it is false each such read transfers the asset from its start, so a
+	// caller is better off with one sequential read. The answer may change as
+	// more is learned of the service; an Opener without this method is taken to
+	// support ranges.
+	Ranges() bool
+}
+
 // Ingester stores an asset.
 type Ingester interface {
 	// Ingest stores the content with its metadata and returns the asset as the
 	// service reports it, at least with its Handle.
 	//
 	// Ingest is not idempotent on every service. An implementation must not send
-	// the content twice on its own account; where it can't tell whether the
-	// service stored the asset, it returns an error that is [ErrAmbiguous].
+	// the content twice on its own account. [OutcomeOf] reads from its error what
+	// became of the asset: where the implementation can't tell, the error is
+	// [ErrAmbiguous], where it knows that nothing was stored, the error should be
+	// [ErrNotStored], and what it can't classify counts as unknown. A content
+	// that fails, or is shorter or longer than Size, is [ErrContent] and must
+	// leave nothing in the service.
 	Ingest(ctx context.Context, in Ingest) (Asset, error)
 }
 
@@ -119,6 +134,8 @@ type Ingest struct {
 	// service may ignore it.
 	Timestamp int64
 
+	// Metadata is stored with the content. The contract sends Tags separated by
+	// commas, so a tag with a comma in it comes back as two.
 	Metadata
 }
 

@@ -34,9 +34,72 @@ var (
 	ErrTruncated = errors.New("can: content ends too early")
 	// ErrInvalid says that the service's answer breaks the contract.
 	ErrInvalid = errors.New("can: invalid answer from service")
-	// ErrAmbiguous says that an ingest may or may not have happened.
+	// ErrAmbiguous says that an ingest may or may not have happened. Look for the
+	// content in the service before sending it again.
 	ErrAmbiguous = errors.New("can: outcome unknown")
+	// ErrNotStored says that an ingest certainly stored nothing, whatever else
+	// went wrong: sending it again can't make a duplicate. It is never joined
+	// with [ErrAmbiguous].
+	ErrNotStored = errors.New("can: nothing was stored")
+	// ErrContent says that the content handed to an ingest failed to open or to
+	// read, or does not have the size it was said to have. The service is not at
+	// fault.
+	ErrContent = errors.New("can: content to ingest is not as described")
+	// ErrClosed says that the client was closed.
+	ErrClosed = errors.New("can: client closed")
 )
+
+// Outcome says what an ingest did to the service.
+type Outcome uint8
+
+const (
+	// OutcomeUnknown means that the asset may be there: look for its content
+	// before sending it again. It is the zero value.
+	OutcomeUnknown Outcome = iota
+	// OutcomeStored means that the service confirmed the asset.
+	OutcomeStored
+	// OutcomeNotStored means that nothing was stored: sending again is safe as far
+	// as duplicates go. Whether it is of any use the error's other sentinels say,
+	// such as [ErrBadRequest] (no) or [ErrBusy] (after a while).
+	OutcomeNotStored
+)
+
+// String returns "unknown", "stored" or "not stored".
+func (o Outcome) String() string {
+	switch o {
+	case OutcomeStored:
+		return "stored"
+	case OutcomeNotStored:
+		return "not stored"
+	default:
+		return "unknown"
+	}
+}
+
+// OutcomeOf reads the outcome of an ingest from the error that it returned.
+//
+// [ErrAmbiguous] wins over everything else. Without it, [ErrNotStored] and the
+// errors by which a service or client refuses an ingest ([ErrBadRequest],
+// [ErrDenied], [ErrTooLarge], [ErrBusy], [ErrContent]) mean that nothing was
+// stored. [ErrConflict] is unknown: the content is there already, or the service
+// believes so, and looking for it finds its handle. Any other error, a bare
+// context error or [ErrUnavailable] of a client that does not say more included,
+// is unknown as well: a mistake in this direction costs one look, in the other
+// it makes a duplicate.
+func OutcomeOf(err error) Outcome {
+	switch {
+	case err == nil:
+		return OutcomeStored
+	case errors.Is(err, ErrAmbiguous), errors.Is(err, ErrConflict):
+		return OutcomeUnknown
+	}
+	for _, sure := range [...]error{ErrNotStored, ErrBadRequest, ErrDenied, ErrTooLarge, ErrBusy, ErrContent} {
+		if errors.Is(err, sure) {
+			return OutcomeNotStored
+		}
+	}
+	return OutcomeUnknown
+}
 
 // Error is an error of a CAN Service with what is known of its cause. Its
 // message never contains credentials.
@@ -53,6 +116,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// Err holds the sentinels and causes that the error matches.
 	Err error
+
+	enveloped bool // the service itself wrote the answer
 }
 
 // Error implements error.

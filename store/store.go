@@ -53,6 +53,9 @@ var (
 	ErrNoSpace = errors.New("store: too little free disk space")
 	// ErrLocked says that another process uses the store.
 	ErrLocked = errors.New("store: in use by another process")
+	// ErrCorrupt says that the files of the store are damaged. What they held must
+	// be fetched again from peers, into a new store.
+	ErrCorrupt = errors.New("store: damaged")
 	// ErrReadOnly says that a read-only transaction was asked to write.
 	ErrReadOnly = errors.New("store: read-only transaction")
 	// ErrDone says that a transaction was used after its Commit or Discard.

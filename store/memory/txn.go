@@ -35,13 +35,13 @@ type txn struct {
 
 	// mu is there because results of a query that are read from their channel
 	// are fetched by another goroutine. It is taken before the store's.
-	mu       sync.Mutex
-	view     *tree
-	reads    map[string]struct{}
-	writes   map[string]write
-	bytes    int
-	done     bool
-	failed   error // why Commit must fail
+	mu     sync.Mutex
+	view   *tree
+	reads  map[string]struct{}
+	writes map[string]write
+	bytes  int
+	done   bool
+	failed error // why Commit must fail
 }
 
 var _ ds.Txn = (*txn)(nil)

@@ -3,10 +3,10 @@ package reconcile
 import "math"
 
 // deviation is one sample of the number of differences: of d of them, each is in
-// symbol i with probability p = 1/(1+i/2), so the difference of both sides' counts
+// symbol i > 0 with probability p (see expected), so the difference of both sides' counts
 // has mean p·delta and variance d·p·(1-p), whichever side the ids are on.
 func deviation(i int, difference, delta float64) float64 {
-	p := 2 / float64(2+i)
+	p := 8 * float64(i+1) / float64((2*i+3)*(2*i+3))
 	x := difference - p*delta
 	return x * x / (p * (1 - p))
 }
@@ -30,11 +30,13 @@ func symbolsFor(d float64) int {
 	return int(1.35*d+4*math.Sqrt(d)) + 4
 }
 
-// firstRun is how many symbols to send on the estimate of a hello. Few differences:
-// enough even if they are half as many again, for the bytes are few. Many:
-// rather too few, for the next estimate is a good one and a surplus costs kilobytes.
-func firstRun(d float64) int {
-	return symbolsFor(max(0.8*d, min(1.5*d, 48)))
+// firstRun is how many symbols to send on the estimate of a hello, of sets whose
+// sizes differ by delta. Few differences: enough even if they are half as many
+// again, for the bytes are few. Many: rather too few, for the next estimate is a
+// good one and a surplus costs kilobytes; but often all differences are on one
+// side, and then delta is exact.
+func firstRun(d, delta float64) int {
+	return symbolsFor(max(0.7*d, math.Abs(delta), min(1.5*d, 24)))
 }
 
 // nextTotal is how many symbols to have after the next run, when have do not suffice.

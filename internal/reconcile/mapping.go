@@ -29,7 +29,7 @@ func (h hasher) hash(id *ID) (check uint64, m mapping) {
 }
 
 // mapping walks the indices of the coded symbols that an id is part of: index 0
-// first, and index i with probability 1/(1+i/2) for every i.
+// first, and index i with probability 1/(1+i/2), very nearly, for every i.
 //
 // Both peers must walk alike on every machine. The generator is SplitMix64
 // (Steele, Lea and Flood, OOPSLA 2014); the step uses only operations that IEEE
@@ -62,6 +62,6 @@ func (m *mapping) next() {
 	case gap < 1: // u = 1: the same index twice would cancel out
 		m.index++
 	default:
-		m.index += uint64(int64(gap))
+		m.index = min(m.index+uint64(int64(gap)), indexEnd)
 	}
 }

@@ -283,7 +283,7 @@ func (s *Session) onHello(m hello) error {
 	}
 	s.state = serving
 	s.server = server{symbols: s.snap.symbols, size: ours, peer: theirs, limit: symbolCap(d, s.limits.Symbols)}
-	s.run(min(firstRun(d), maxRun, s.server.limit, len(s.snap.symbols)))
+	s.run(min(firstRun(d, float64(ours-theirs)), maxRun, s.server.limit, len(s.snap.symbols)))
 	return nil
 }
 

@@ -65,6 +65,14 @@ func (s *symbol) setFixed(b []byte) {
 	s.check = binary.LittleEndian.Uint64(b[32:])
 }
 
-// expected is the count that symbol i of a set of n ids has on average, n/(1+i/2).
-// Counts are sent as their distance from it, which is short.
-func expected(n int64, i int) int64 { return 2 * n / int64(2+i) }
+// expected is the count that symbol i of a set of n ids has on average. Counts are
+// sent as their distance from it, which is short. The paper aims at n/(1+i/2);
+// its way of stepping, followed by mapping, hits i > 0 with probability exactly
+// 8(i+1)/(2i+3)².
+func expected(n int64, i int) int64 {
+	if i == 0 {
+		return n
+	}
+	k := int64(i)
+	return n * (8 * (k + 1)) / ((2*k + 3) * (2*k + 3))
+}

@@ -87,12 +87,16 @@ func (c *HTTPClient) Ingest(parent context.Context, in Ingest) (Asset, error) {
 func (c *HTTPClient) ingestAnswer(ctx context.Context, r *request, up *upload, resp *http.Response, err error, size int64) (Asset, error) {
 	if err != nil {
 		e := &Error{Op: r.op, Err: transportCause(ctx, err)}
-		if src := up.sourceError(); src != nil {
+		if src := up.sourceError(); src != nil && ctx.Err() == nil {
 			e.Err = fmt.Errorf("%w: %w", ErrContent, src)
 		}
 		return Asset{}, up.judge(e)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if src := up.sourceError(); src != nil {
+		// A service may answer to the half request that this leaves.
+		return Asset{}, up.judge(&Error{Op: r.op, Status: resp.StatusCode, Err: fmt.Errorf("%w: %w", ErrContent, src)})
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		e := c.statusError(r, resp)
 		switch {

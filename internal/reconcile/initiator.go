@@ -50,7 +50,7 @@ func (s *Session) onSymbols(m symbolsMsg, size int) error {
 		p.size = m.size
 	}
 	if m.attempt != p.attempt || m.from != p.have || total != p.left || m.size != p.size ||
-		total > maxRun {
+		total > maxRun || m.from == 0 && m.symbols[0].count != m.size {
 		return fmt.Errorf("%w: symbols out of sequence", ErrProtocol)
 	}
 	p.bytes += size

@@ -72,6 +72,8 @@ func TestBatchSizesOutOfBounds(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalid)
 	_, err = Sign(testKey(1), drafts(t, MaxBatch+1))
 	require.ErrorIs(t, err, ErrInvalid)
+	_, err = Sign(testKey(1)[:32], drafts(t, 1))
+	require.ErrorIs(t, err, ErrKey)
 	two := drafts(t, 2)
 	two[1].Library = sum("another")
 	_, err = Sign(testKey(1), two)

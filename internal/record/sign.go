@@ -40,17 +40,41 @@ func Removal(clock Clock, library [32]byte, asset can.Digest, cert [32]byte) Dra
 	return Draft{Kind: Tombstone, Clock: clock, Library: library, Subject: asset, Cert: cert}
 }
 
-// Sign signs 1 to [MaxBatch] drafts of one library with one signature and returns
-// the records in the same order. The records keep the drafts' bodies. Errors match
-// [ErrInvalid]; nothing is signed then.
+// Signer holds an Ed25519 key that it may not want to show, such as a
+// capability.SigningKey.
+type Signer interface {
+	// Public returns the public key.
+	Public() [32]byte
+	// Sign returns the signature of RFC 8032 over a message.
+	Sign(message []byte) [64]byte
+}
+
+type privateKey ed25519.PrivateKey
+
+var _ Signer = privateKey(nil)
+
+func (k privateKey) Public() [32]byte { return [32]byte(k[ed25519.SeedSize:]) }
+
+func (k privateKey) Sign(message []byte) [64]byte {
+	return [64]byte(ed25519.Sign(ed25519.PrivateKey(k), message))
+}
+
+// Sign is [SignWith] with a plain key; a key of the wrong length is an [ErrKey].
 func Sign(key ed25519.PrivateKey, drafts []Draft) ([]Record, error) {
-	if len(drafts) < 1 || len(drafts) > MaxBatch {
-		return nil, fmt.Errorf("%w: a batch of %d records, want 1 to %d", ErrInvalid, len(drafts), MaxBatch)
-	}
 	if len(key) != ed25519.PrivateKeySize {
 		return nil, fmt.Errorf("%w: a private key of %d bytes", ErrKey, len(key))
 	}
-	author := [32]byte(key.Public().(ed25519.PublicKey))
+	return SignWith(privateKey(key), drafts)
+}
+
+// SignWith signs 1 to [MaxBatch] drafts of one library with one signature and
+// returns the records in the same order. The records keep the drafts' bodies.
+// Errors match [ErrInvalid]; nothing is signed then.
+func SignWith(key Signer, drafts []Draft) ([]Record, error) {
+	if len(drafts) < 1 || len(drafts) > MaxBatch {
+		return nil, fmt.Errorf("%w: a batch of %d records, want 1 to %d", ErrInvalid, len(drafts), MaxBatch)
+	}
+	author := key.Public()
 	records := make([]Record, len(drafts))
 	leaves := make([][32]byte, len(drafts))
 	paths := make([][][32]byte, len(drafts))
@@ -75,7 +99,7 @@ func Sign(key ed25519.PrivateKey, drafts []Draft) ([]Record, error) {
 		paths[i] = room[i*maxPath : i*maxPath : (i+1)*maxPath]
 	}
 	root := buildTree(leaves, paths)
-	sig := [64]byte(ed25519.Sign(key, signedBytes(len(drafts), root)))
+	sig := key.Sign(signedBytes(len(drafts), root))
 	for i := range records {
 		records[i].Proof = Proof{Index: uint8(i), Count: uint8(len(drafts)), Signature: sig}
 		if len(paths[i]) > 0 {

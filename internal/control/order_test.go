@@ -1,0 +1,217 @@
+package control
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/record"
+)
+
+func permutations(in []record.Record) (out [][]record.Record) {
+	if len(in) <= 1 {
+		return [][]record.Record{slices.Clone(in)}
+	}
+	for i := range in {
+		rest := slices.Delete(slices.Clone(in), i, i+1)
+		for _, p := range permutations(rest) {
+			out = append(out, append([]record.Record{in[i]}, p...))
+		}
+	}
+	return out
+}
+
+// An admin who says two things at the same time splits nobody: all 24 orders, at
+// four members.
+func TestForksConverge(t *testing.T) {
+	w := newWorld(t)
+	admin := w.owner.admit(capability.AllRights)
+	at := w.tick()
+	fork := []record.Record{admin.describe("one", at), admin.describe("two", at)}
+	want := fork[0].ID()
+	if fork[1].ID().Compare(want) > 0 {
+		want = fork[1].ID()
+	}
+	orders := permutations(append(slices.Clone(admin.joined), fork...))
+	require.Len(t, orders, 24)
+	var first *State
+	for i := range orders {
+		for n := range 4 {
+			s := New(w.lib)
+			addAll(t, s, w.owner.joined...)
+			addAll(t, s, orders[(i+n*7)%len(orders)]...)
+			_, id, ok := s.Description()
+			require.True(t, ok)
+			require.Equal(t, want, id, "the greater id")
+			require.Zero(t, s.Waiting())
+			if first == nil {
+				first = s
+			}
+			requireSame(t, first, s)
+		}
+	}
+}
+
+// everything returns valid and void records of a small library.
+func everything(t require.TestingT) (*world, []record.Record) {
+	w := newWorld(t)
+	admin := w.owner.admit(capability.AllRights)
+	host := admin.admit(capability.Write | capability.Invite)
+	// Invited by the owner, let in by another.
+	guest := w.owner.admitBy(host, capability.InviteOptions{Rights: capability.Read}, 0)
+	deep := host.admit(capability.Write)
+	all := slices.Concat(w.owner.joined, admin.joined, host.joined, guest.joined, deep.joined)
+	for i := range 3 {
+		all = append(all, w.owner.describe(name(i), w.tick()), admin.describe(name(i), w.tick()))
+	}
+	// Let in a second time, by another: the same certificate.
+	again := guest.chain.Last()
+	all = append(all, admin.countersign(&again, w.tick()))
+	// Its own guest lets the admin in once more: a circle, were it needed.
+	back := admin.chain.Last()
+	all = append(all, host.countersign(&back, admin.joined[1].Clock-1))
+	// Void: no right; and a certificate that nobody carries.
+	all = append(all, guest.describe("void", w.tick()), deep.describe("void", w.tick()))
+	stranger := guest.chain.Last()
+	all = append(all, deep.countersign(&stranger, w.tick()))
+	nobody := w.owner.admit(capability.Admin)
+	all = append(all, nobody.describe("unheard", w.tick()))
+	return w, all
+}
+
+// Validity does not depend on the order of arrival.
+func TestStateDoesNotDependOnTheOrderOfArrival(t *testing.T) {
+	w, all := everything(t)
+	want := New(w.lib)
+	void := 0
+	for _, r := range all {
+		if _, err := want.Add(r); err != nil {
+			require.ErrorIs(t, err, ErrForbidden)
+			void++
+		}
+	}
+	require.Equal(t, 3, void)
+	require.Equal(t, 1, want.Waiting())
+	require.Equal(t, 2+9+2, want.Len(), "two descriptions, nine certificates, two of which are carried twice")
+	rapid.Check(t, func(t *rapid.T) {
+		var s *State
+		for range 5 {
+			s = deliver(t, w.lib, rapid.Permutation(all).Draw(t, "order"))
+			requireSame(t, want, s)
+			require.Equal(t, want.Waiting(), s.Waiting())
+		}
+		// What any member gives out, another takes in as it comes, and strangers
+		// are convinced by it.
+		copied := New(w.lib)
+		for r := range s.Records() {
+			addAll(t, copied, r)
+			require.Zero(t, copied.Waiting())
+		}
+		requireSame(t, want, copied)
+		for _, m := range s.Members() {
+			ch, err := s.Chain(m.ID)
+			require.NoError(t, err)
+			b, err := capability.NewBundle(ch, s.Chain)
+			require.NoError(t, err)
+			_, err = b.Verify(w.lib)
+			require.NoError(t, err)
+		}
+	})
+}
+
+// deliver adds records, some of them twice, and follows the changes, which tell
+// the whole story.
+func deliver(t *rapid.T, library [32]byte, rs []record.Record) *State {
+	s := New(library)
+	kept := map[record.ID]bool{}
+	for _, r := range rs {
+		for range rapid.IntRange(1, 2).Draw(t, "times") {
+			c, _ := s.Apply(r) // void records are among them
+			for _, a := range c.Added {
+				require.False(t, kept[a.ID()])
+				kept[a.ID()] = true
+			}
+			for _, id := range c.Removed {
+				require.True(t, kept[id])
+				delete(kept, id)
+			}
+		}
+	}
+	require.Len(t, kept, s.Len())
+	for id := range kept {
+		require.True(t, s.Has(id))
+	}
+	return s
+}
+
+func TestWhatWaitsIsBounded(t *testing.T) {
+	w := newWorld(t)
+	late := w.owner.admit(capability.Admin)
+	s := New(w.lib)
+	addAll(t, s, w.owner.joined...)
+	var first, last record.Record
+	for i := range MaxWaiting + 1 {
+		last = late.describe(name(i), w.tick())
+		if i == 0 {
+			first = last
+		}
+		changed, err := s.Add(last)
+		require.NoError(t, err)
+		require.False(t, changed)
+		require.False(t, s.Has(last.ID()))
+	}
+	require.Equal(t, MaxWaiting, s.Waiting())
+	require.False(t, s.waiting.has(first.ID()), "the oldest gave way")
+	require.Len(t, s.waiting.by, 1)
+	addAll(t, s, late.joined[0])
+	c, err := s.Apply(late.joined[1])
+	require.NoError(t, err)
+	require.Len(t, c.Added, 2, "the membership and its newest description")
+	require.Empty(t, c.Removed)
+	require.Zero(t, s.Waiting())
+	require.Empty(t, s.waiting.by)
+	require.Empty(t, s.waiting.byID)
+	_, id, ok := s.Description()
+	require.True(t, ok)
+	require.Equal(t, last.ID(), id)
+}
+
+func TestAFullSetRefusesAndStaysAsItIs(t *testing.T) {
+	w := newWorld(t)
+	s := New(w.lib)
+	s.limit = 4
+	a, b := w.owner.admit(capability.Read), w.owner.admit(capability.Read)
+	addAll(t, s, w.owner.joined...)
+	addAll(t, s, w.owner.describe("one", w.tick()))
+	addAll(t, s, a.joined...)
+	before := s.Digest()
+	_, err := s.Add(b.joined[0])
+	require.ErrorIs(t, err, ErrFull)
+	require.Equal(t, before, s.Digest())
+	changed, err := s.Add(w.owner.describe("two", w.tick()))
+	require.NoError(t, err)
+	require.True(t, changed, "a newer description takes the place of the older")
+	require.Equal(t, 4, s.Len())
+}
+
+func TestOpenInvitesAreTheNewest(t *testing.T) {
+	w := newWorld(t)
+	s := New(w.lib)
+	addAll(t, s, w.owner.joined...)
+	var ids []record.ID
+	for range MaxOpenInvites + 3 {
+		_, _, r := w.owner.invite(capability.InviteOptions{Rights: capability.Read})
+		addAll(t, s, r)
+		ids = append([]record.ID{r.ID()}, ids...)
+	}
+	open := s.OpenInvites(start.Unix())
+	require.Len(t, open, MaxOpenInvites)
+	for i, o := range open {
+		require.Equal(t, ids[i], o.Record)
+		require.Equal(t, capability.KindInvite, o.Grant.Kind)
+		require.False(t, o.Secret.IsZero())
+	}
+}

@@ -1,0 +1,499 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	ds "github.com/ipfs/go-datastore"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/store"
+	"github.com/cansync/cansync/transport"
+)
+
+// Reasons for which a record is not stored.
+var (
+	// ErrDeferred says that the record's clock is too far in the future for now.
+	ErrDeferred = errors.New("replica: record from the future")
+	// ErrLibrary says that the record belongs to another library.
+	ErrLibrary = errors.New("replica: record of another library")
+)
+
+// maxDeferred bounds the ids of records from the future that are remembered.
+const maxDeferred = 10_000
+
+// txnRecords is how many records one transaction takes; a store takes about
+// 30,000 small values in one.
+const txnRecords = 1024
+
+// Refused is a record that was not stored, and why.
+type Refused struct {
+	ID  record.ID
+	Err error
+}
+
+// Result says what became of the records given to Apply. Records that were known
+// or outdated are in neither list.
+type Result struct {
+	New     int
+	Refused []Refused
+}
+
+// Apply stores what is new and valid among the records, all of the asset set or
+// all of the control set, and tells the observers. A bad record does not keep the
+// others from being stored. The error is that of the store; what was stored
+// before it stays.
+func (r *Replica) Apply(ctx context.Context, recs []record.Record, from transport.PeerID) (Result, error) {
+	var res Result
+	good := make([]record.Record, 0, len(recs))
+	for _, rec := range recs {
+		err := r.opts.Verifier.Verify(rec)
+		if err == nil && rec.Header.Library != r.opts.Library {
+			err = ErrLibrary
+		}
+		if err != nil {
+			res.Refused = append(res.Refused, Refused{rec.ID(), err})
+			continue
+		}
+		good = append(good, rec)
+	}
+	if len(good) == 0 {
+		return res, nil
+	}
+	if err := r.lock(ctx); err != nil {
+		return res, err
+	}
+	defer r.unlock()
+	for len(good) > 0 {
+		n := min(len(good), txnRecords)
+		control := good[0].Header.Kind.Control()
+		for i := range good[:n] {
+			if good[i].Header.Kind.Control() != control {
+				n = i
+				break
+			}
+		}
+		var err error
+		if control {
+			err = r.applyControl(ctx, good[:n], from, &res)
+		} else {
+			_, err = r.applyAssets(ctx, good[:n], from, false, &res)
+		}
+		if err != nil {
+			return res, err
+		}
+		good = good[n:]
+	}
+	return res, nil
+}
+
+// Publish signs the drafts with the author key under the certificate and stores
+// them as the node's own: the assets stand in the node's CAN Service as the
+// records say, so they are not queued. It returns what was stored.
+func (r *Replica) Publish(ctx context.Context, sign Signer, drafts []record.Draft) ([]record.Record, error) {
+	if err := r.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer r.unlock()
+	var all []record.Record
+	for len(drafts) > 0 {
+		n := min(len(drafts), record.MaxBatch)
+		recs, err := r.publish(ctx, sign, drafts[:n])
+		if err != nil {
+			return all, err
+		}
+		all = append(all, recs...)
+		drafts = drafts[n:]
+	}
+	return all, nil
+}
+
+// Signer signs drafts; it fills in author and certificate, and sees the clock.
+type Signer func(drafts []record.Draft) ([]record.Record, error)
+
+func (r *Replica) publish(ctx context.Context, sign Signer, drafts []record.Draft) ([]record.Record, error) {
+	now := r.opts.Now()
+	r.mu.Lock()
+	clock := r.clock
+	r.mu.Unlock()
+	stamped := make([]record.Draft, len(drafts))
+	for i, d := range drafts {
+		clock = clock.Next(now)
+		d.Library, d.Clock = r.opts.Library, clock
+		stamped[i] = d
+	}
+	recs, err := sign(stamped)
+	if err != nil {
+		return nil, err
+	}
+	var res Result
+	if drafts[0].Kind.Control() {
+		err = r.applyControl(ctx, recs, transport.PeerID{}, &res)
+	} else {
+		recs, err = r.applyAssets(ctx, recs, transport.PeerID{}, true, &res)
+	}
+	if err == nil && len(res.Refused) > 0 {
+		err = res.Refused[0].Err
+	}
+	return recs, err
+}
+
+// applyAssets runs one transaction. It is called with the writer held.
+func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from transport.PeerID, own bool, res *Result) ([]record.Record, error) {
+	now := r.opts.Now()
+	r.mu.Lock()
+	f, counts, clock := r.filter, r.counts, r.clock
+	valid := make([]record.Record, 0, len(recs))
+	for _, rec := range recs {
+		err := r.control.Check(rec.Header)
+		if err == nil && record.Deferred(rec.Header, now) {
+			err = ErrDeferred
+			if len(r.deferred) < maxDeferred {
+				r.deferred[rec.ID()] = rec.Header.Clock
+			}
+		}
+		if err != nil {
+			res.Refused = append(res.Refused, Refused{rec.ID(), err})
+			continue
+		}
+		valid = append(valid, rec)
+	}
+	r.mu.Unlock()
+
+	t := &tx{r: r, filter: f, own: own, now: now.UnixMilli()}
+	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
+		t.reset(txn, counts, clock)
+		for _, rec := range valid {
+			if err := t.put(ctx, rec); err != nil {
+				return err
+			}
+		}
+		if len(t.added) == 0 {
+			return nil
+		}
+		return t.finish(ctx)
+	})
+	if errors.Is(err, store.ErrTooLarge) && len(valid) > 1 {
+		half := len(valid) / 2
+		a, err := r.applyAssets(ctx, valid[:half], from, own, res)
+		if err != nil {
+			return a, err
+		}
+		b, err := r.applyAssets(ctx, valid[half:], from, own, res)
+		return append(a, b...), err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("replica: store records: %w", err)
+	}
+	if len(t.added) == 0 {
+		return nil, nil
+	}
+	res.New += len(t.added)
+	r.mu.Lock()
+	r.counts, r.clock = t.counts, t.clock
+	for _, id := range t.removed {
+		r.assets.Remove(id)
+	}
+	for _, rec := range t.added {
+		r.assets.Insert(rec.ID())
+		delete(r.deferred, rec.ID())
+	}
+	r.mu.Unlock()
+	ap := Applied{Records: t.added, From: from, Changes: make([]Change, 0, len(t.order))}
+	for _, d := range t.order {
+		c := t.changes[d]
+		if c.before != c.entry.ID() {
+			ap.Changes = append(ap.Changes, Change{Asset: d, Entry: c.entry})
+		}
+	}
+	r.notify(ap)
+	return t.added, nil
+}
+
+// tx is one transaction over asset records. Its results count once it committed.
+type tx struct {
+	r      *Replica
+	txn    ds.Txn
+	filter filter.Filter
+	own    bool
+	now    int64
+
+	counts  Counts
+	clock   record.Clock
+	added   []record.Record
+	removed []record.ID
+	order   []can.Digest
+	changes map[can.Digest]*change
+}
+
+type change struct {
+	rows   []record.Record
+	before record.ID
+	entry  Entry
+}
+
+func (t *tx) reset(txn ds.Txn, counts Counts, clock record.Clock) {
+	t.txn, t.counts, t.clock = txn, counts, clock
+	t.added, t.removed, t.order = nil, nil, nil
+	t.changes = make(map[can.Digest]*change)
+}
+
+// put adds one record to the rows of its asset unless its author already said
+// something newer.
+func (t *tx) put(ctx context.Context, rec record.Record) error {
+	asset := can.Digest(rec.Header.Subject)
+	c := t.changes[asset]
+	if c == nil {
+		rows, err := t.r.rows(ctx, t.txn, asset)
+		if err != nil {
+			return err
+		}
+		c = &change{rows: rows, entry: t.r.entry(asset, rows, t.filter)}
+		c.before = c.entry.ID()
+		t.changes[asset] = c
+		t.order = append(t.order, asset)
+	}
+	at := -1
+	for i := range c.rows {
+		if c.rows[i].Header.Author == rec.Header.Author {
+			at = i
+		}
+	}
+	id := rec.ID()
+	if at >= 0 {
+		if record.Compare(rec.Header, c.rows[at].Header) <= 0 {
+			return nil
+		}
+		old := c.rows[at].ID()
+		if err := t.txn.Delete(ctx, t.r.key("i", kv.Bin(old[:]))); err != nil {
+			return err
+		}
+		t.removed = append(t.removed, old)
+		for i := range t.added { // replaced within this very batch
+			if t.added[i].ID() == old {
+				t.added = append(t.added[:i], t.added[i+1:]...)
+				t.removed = t.removed[:len(t.removed)-1]
+				break
+			}
+		}
+		c.rows[at] = rec
+	} else {
+		c.rows = append(c.rows, rec)
+		t.counts.Records++
+	}
+	t.added = append(t.added, rec)
+	t.clock = max(t.clock, rec.Header.Clock)
+	return t.txn.Put(ctx, t.r.key("i", kv.Bin(id[:])), asset[:])
+}
+
+// finish writes the rows of every asset that was touched, counts, and queues.
+func (t *tx) finish(ctx context.Context) error {
+	for _, asset := range t.order {
+		c := t.changes[asset]
+		was := c.entry
+		c.entry = t.r.entry(asset, c.rows, t.filter)
+		t.counts.replace(was, c.entry)
+		if err := t.txn.Put(ctx, t.r.assetKey("a", asset), encodeRows(c.rows)); err != nil {
+			return err
+		}
+		if c.entry.ID() == c.before {
+			continue
+		}
+		if t.own {
+			if err := t.settle(ctx, asset, c.entry); err != nil {
+				return err
+			}
+			continue
+		}
+		if !was.Known() && !c.entry.Member {
+			continue // a tombstone, or out of the filter, of what we never had
+		}
+		if err := t.enqueue(ctx, asset); err != nil {
+			return err
+		}
+	}
+	return t.txn.Put(ctx, t.r.key("c"), t.counts.encode(t.clock))
+}
+
+func (c *Counts) replace(was, is Entry) {
+	if was.Member {
+		c.Live--
+		c.LiveBytes -= int64(was.Body.Size)
+	}
+	if was.Tombstone() {
+		c.Tombstones--
+	}
+	if is.Member {
+		c.Live++
+		c.LiveBytes += int64(is.Body.Size)
+	}
+	if is.Tombstone() {
+		c.Tombstones++
+	}
+}
+
+func (c Counts) encode(clock record.Clock) []byte {
+	b := make([]byte, 0, 48)
+	for _, v := range []int64{c.Records, c.Live, c.LiveBytes, c.Tombstones, c.Queued, int64(clock)} {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+func (r *Replica) loadCounts(ctx context.Context) error {
+	b, err := kv.Get(ctx, r.opts.Store, r.key("c"))
+	if err != nil || b == nil {
+		return err
+	}
+	rd := wire.NewReader(b)
+	r.counts = Counts{rd.I64(), rd.I64(), rd.I64(), rd.I64(), rd.I64()}
+	r.clock = record.Clock(rd.U64())
+	return rd.End()
+}
+
+// applyControl stores control records, also those whose certificate is not known
+// yet: they begin to count when it arrives. It is called with the writer held.
+func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from transport.PeerID, res *Result) error {
+	now := r.opts.Now()
+	var fresh []record.Record
+	r.mu.Lock()
+	for _, rec := range recs {
+		if r.control.Has(rec.ID()) {
+			continue
+		}
+		if record.Deferred(rec.Header, now) {
+			res.Refused = append(res.Refused, Refused{rec.ID(), ErrDeferred})
+			continue
+		}
+		fresh = append(fresh, rec)
+	}
+	r.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
+	}
+	// The state is changed first, since only it can tell what is acceptable; what
+	// it accepted and the store did not keep is taken back.
+	var added []record.Record
+	removed := make(map[record.ID]bool)
+	r.mu.Lock()
+	for _, rec := range fresh {
+		ch, err := r.control.Apply(rec)
+		if err != nil {
+			res.Refused = append(res.Refused, Refused{rec.ID(), err})
+			continue
+		}
+		added = append(added, ch.Added...)
+		for _, id := range ch.Removed {
+			removed[id] = true
+		}
+	}
+	r.mu.Unlock()
+	if len(added) == 0 {
+		return nil
+	}
+	clock := record.Clock(0)
+	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
+		for id := range removed {
+			if err := txn.Delete(ctx, r.key("k", kv.Bin(id[:]))); err != nil {
+				return err
+			}
+		}
+		for _, rec := range added {
+			clock = max(clock, rec.Clock)
+			id := rec.ID()
+			if removed[id] {
+				continue
+			}
+			if err := txn.Put(ctx, r.key("k", kv.Bin(id[:])), rec.Encode()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.reloadControl(ctx)
+		return fmt.Errorf("replica: store control records: %w", err)
+	}
+	res.New += len(added)
+	r.mu.Lock()
+	r.clock = max(r.clock, clock)
+	for _, rec := range added {
+		r.controlID.Insert(rec.ID())
+	}
+	for id := range removed {
+		r.controlID.Remove(id)
+	}
+	d, _, ok := r.control.Description()
+	changed := ok && !d.Filter.Equal(r.filter)
+	r.mu.Unlock()
+	if changed {
+		if err := r.refilter(ctx, d.Filter); err != nil {
+			return err
+		}
+	}
+	r.notify(Applied{Records: added, Control: true, From: from})
+	return nil
+}
+
+// readControl rebuilds the state and its coded symbols from what the store holds.
+func (r *Replica) readControl(ctx context.Context) (*control.State, *reconcile.Set, error) {
+	state := control.New(r.opts.Library)
+	set := reconcile.NewSet(r.opts.ReconcileKey, controlPrefix)
+	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("k"), false) {
+		if err != nil {
+			return nil, nil, fmt.Errorf("replica: read control records: %w", err)
+		}
+		rec, err := record.Decode(e.Value)
+		if err == nil {
+			_, err = state.Apply(rec)
+		}
+		if err != nil {
+			r.log.Warn("control record unreadable, to be fetched again", "key", e.Key, "error", err)
+		}
+	}
+	for rec := range state.Records() {
+		set.Insert(rec.ID())
+	}
+	return state, set, nil
+}
+
+func (r *Replica) loadControl(ctx context.Context) error {
+	state, set, err := r.readControl(ctx)
+	if err != nil {
+		return err
+	}
+	r.control, r.controlID = state, set
+	if d, _, ok := state.Description(); ok {
+		r.filter = d.Filter
+	}
+	return nil
+}
+
+// reloadControl brings the state back to what the store holds.
+func (r *Replica) reloadControl(ctx context.Context) {
+	state, set, err := r.readControl(context.WithoutCancel(ctx))
+	if err != nil {
+		r.log.Error("control set not read again", "error", err)
+		return
+	}
+	r.mu.Lock()
+	r.control, r.controlID = state, set
+	r.mu.Unlock()
+}
+
+func (r *Replica) notify(ap Applied) {
+	r.mu.Lock()
+	obs := r.observers
+	r.mu.Unlock()
+	for _, fn := range obs {
+		fn(ap)
+	}
+}

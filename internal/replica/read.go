@@ -1,0 +1,206 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	ds "github.com/ipfs/go-datastore"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/wire"
+)
+
+// maxRow bounds the stored records of one asset, as a guard against a damaged
+// length.
+const maxRow = 1 << 26
+
+func encodeRows(rows []record.Record) []byte {
+	var b []byte
+	for _, rec := range rows {
+		b = wire.AppendBytes(b, rec.Encode())
+	}
+	return b
+}
+
+func decodeRows(b []byte) ([]record.Record, error) {
+	var rows []record.Record
+	rd := wire.NewReader(b)
+	for rd.Err() == nil && rd.Len() > 0 {
+		raw := rd.Bytes(maxRow)
+		if rd.Err() != nil {
+			break
+		}
+		rec, err := record.Decode(raw)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, rec)
+	}
+	return rows, rd.End()
+}
+
+// rows reads all stored records of an asset.
+func (r *Replica) rows(ctx context.Context, from ds.Read, asset can.Digest) ([]record.Record, error) {
+	b, err := kv.Get(ctx, from, r.assetKey("a", asset))
+	if err != nil {
+		return nil, err
+	}
+	rows, err := decodeRows(b)
+	if err != nil {
+		return nil, fmt.Errorf("replica: stored records of %s: %w", asset, err)
+	}
+	return rows, nil
+}
+
+// entry finds the live record among the rows of an asset.
+func (r *Replica) entry(asset can.Digest, rows []record.Record, f filter.Filter) Entry {
+	e := Entry{Asset: asset}
+	for i := range rows {
+		if !e.Known() || record.Compare(rows[i].Header, e.Live.Header) > 0 {
+			e.Live = rows[i]
+		}
+	}
+	if !e.Known() || e.Tombstone() {
+		return e
+	}
+	body, err := record.DecodeAsset(e.Live.Body)
+	if err != nil {
+		return e // not a member: what can't be read can't match
+	}
+	e.Body = body
+	e.Member = f.Match(asset, body.Metadata())
+	return e
+}
+
+// Entry returns what the library says of the asset; an Entry that is not Known
+// when it says nothing.
+func (r *Replica) Entry(ctx context.Context, asset can.Digest) (Entry, error) {
+	rows, err := r.rows(ctx, r.opts.Store, asset)
+	if err != nil {
+		return Entry{}, err
+	}
+	return r.entry(asset, rows, r.Filter()), nil
+}
+
+// Entries yields what the library says of each asset it knows, in ascending order
+// of digests, as of one moment; tombstones and assets outside the filter are
+// among them.
+func (r *Replica) Entries(ctx context.Context) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		f := r.Filter()
+		for e, err := range kv.Scan(ctx, r.opts.Store, r.key("a"), false) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			asset, err := kv.Last32(e.Key)
+			var rows []record.Record
+			if err == nil {
+				rows, err = decodeRows(e.Value)
+			}
+			if err != nil {
+				if !yield(Entry{}, err) {
+					return
+				}
+				continue
+			}
+			if !yield(r.entry(asset, rows, f), nil) {
+				return
+			}
+		}
+	}
+}
+
+// RecordsFrom yields all stored asset records in ascending order of their assets
+// from the given one on, or all control records, as of one moment.
+func (r *Replica) RecordsFrom(ctx context.Context, controlSet bool, from can.Digest) iter.Seq2[record.Record, error] {
+	room, first := "a", r.assetKey("a", from).String()
+	if controlSet {
+		room, first = "k", ""
+	}
+	return func(yield func(record.Record, error) bool) {
+		for e, err := range kv.Scan(ctx, r.opts.Store, r.key(room), false) {
+			if err == nil && e.Key < first {
+				continue
+			}
+			var rows []record.Record
+			switch {
+			case err != nil:
+			case controlSet:
+				var rec record.Record
+				rec, err = record.Decode(e.Value)
+				rows = []record.Record{rec}
+			default:
+				rows, err = decodeRows(e.Value)
+			}
+			if err != nil {
+				yield(record.Record{}, err)
+				return
+			}
+			for _, rec := range rows {
+				if !yield(rec, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ErrNoRecord says that no record with the id is stored.
+var ErrNoRecord = errors.New("replica: no such record")
+
+// Record returns the stored record with the id, of either set. It returns
+// [ErrNoRecord] for an id that is unknown or was replaced.
+func (r *Replica) Record(ctx context.Context, id record.ID, controlSet bool) (record.Record, error) {
+	if controlSet {
+		b, err := kv.Get(ctx, r.opts.Store, r.key("k", kv.Bin(id[:])))
+		if err == nil && b == nil {
+			err = ErrNoRecord
+		}
+		if err != nil {
+			return record.Record{}, err
+		}
+		return record.Decode(b)
+	}
+	b, err := kv.Get(ctx, r.opts.Store, r.key("i", kv.Bin(id[:])))
+	if err != nil {
+		return record.Record{}, err
+	}
+	if len(b) != len(can.Digest{}) {
+		return record.Record{}, ErrNoRecord
+	}
+	rows, err := r.rows(ctx, r.opts.Store, can.Digest(b))
+	if err != nil {
+		return record.Record{}, err
+	}
+	for _, rec := range rows {
+		if rec.ID() == id {
+			return rec, nil
+		}
+	}
+	return record.Record{}, ErrNoRecord
+}
+
+// Has reports whether a record is stored, or was seen and deferred.
+func (r *Replica) Has(ctx context.Context, id record.ID, controlSet bool) (bool, error) {
+	r.mu.Lock()
+	if controlSet {
+		defer r.mu.Unlock()
+		return r.control.Has(id), nil
+	}
+	clock, deferred := r.deferred[id]
+	if deferred && !record.Deferred(record.Header{Clock: clock}, r.opts.Now()) {
+		delete(r.deferred, id)
+		deferred = false
+	}
+	r.mu.Unlock()
+	if deferred {
+		return true, nil
+	}
+	return r.opts.Store.Has(ctx, r.key("i", kv.Bin(id[:])))
+}

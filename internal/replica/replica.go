@@ -1,0 +1,314 @@
+// Package replica keeps the records of one library in a store, decides which of
+// them are live, and queues the assets that the node has to look at.
+//
+// The table of records is the truth. Everything else (the index of ids, the
+// queue, the counters, the coded symbols for reconciliation) follows from it and
+// is kept in the same transactions or rebuilt when the library is opened.
+//
+// Per asset the table keeps the newest record of each author; the live one is the
+// greatest in the order of [record.Compare]. See docs/protocol.md.
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	ds "github.com/ipfs/go-datastore"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/store"
+	"github.com/cansync/cansync/transport"
+)
+
+// ErrClosed says that the replica was closed.
+var ErrClosed = errors.New("replica: closed")
+
+// Options are what a replica is opened with; all are required but Logger.
+type Options struct {
+	Library  [32]byte
+	Store    store.Store
+	Verifier *record.Verifier
+	// ReconcileKey keys the coded symbols; members of the library share it.
+	ReconcileKey [16]byte
+	Now          func() time.Time
+	Rand         io.Reader
+	Logger       *slog.Logger
+}
+
+// Replica is the local copy of one library's records. It is safe for concurrent
+// use. Writes are applied one after another.
+type Replica struct {
+	opts Options
+	log  *slog.Logger
+
+	// writer admits one writer at a time. It is a channel and not a mutex because
+	// the store is written while it is held.
+	writer chan struct{}
+	closed chan struct{}
+	once   sync.Once
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows; never held across I/O
+	control   *control.State
+	controlID *reconcile.Set
+	filter    filter.Filter
+	observers []func(Applied)
+	counts    Counts
+	clock     record.Clock
+	assets    *reconcile.Set
+	deferred  map[record.ID]record.Clock
+
+	ready    chan struct{} // closed when assets is complete
+	readyErr error         // set before ready is closed
+}
+
+// Counts are the totals of a library. Records counts every stored asset record.
+type Counts struct {
+	Records    int64 // stored asset records, of all authors
+	Live       int64 // assets in the library: live, no tombstone, matching the filter
+	LiveBytes  int64 // their sizes added up
+	Tombstones int64 // assets whose live record is a tombstone
+	Queued     int64 // assets waiting for the node's attention
+}
+
+// Applied reports what one call of Apply or Publish changed, after it is durable.
+type Applied struct {
+	// Records that were new to the replica, as they are stored.
+	Records []record.Record
+	// Control says that the records belong to the control set.
+	Control bool
+	// From is the peer that sent them, zero for the node itself.
+	From transport.PeerID
+	// Changes among the live records, one for each asset.
+	Changes []Change
+}
+
+// Change is an asset whose live record changed.
+type Change struct {
+	Asset can.Digest
+	Entry Entry
+}
+
+// Entry is what the library says of one asset.
+type Entry struct {
+	Asset can.Digest
+	// Live is the live record; its Header.Kind tells a tombstone. It is the zero
+	// Record when the library knows nothing valid of the asset.
+	Live record.Record
+	// Body is the live record's metadata, the zero value for a tombstone.
+	Body record.AssetBody
+	// Member says that the asset is in the library: the live record is no
+	// tombstone and matches the filter.
+	Member bool
+}
+
+// Known says that the library holds a valid record of the asset.
+func (e Entry) Known() bool { return e.Live.Header.Kind != 0 }
+
+// Tombstone says that the live record is a tombstone.
+func (e Entry) Tombstone() bool { return e.Live.Header.Kind == record.Tombstone }
+
+// ID is the id of the live record, or zero.
+func (e Entry) ID() record.ID {
+	if !e.Known() {
+		return record.ID{}
+	}
+	return e.Live.ID()
+}
+
+// Open reads the control set, and starts to build the coded symbols in the
+// background. The caller closes the replica before the store.
+func Open(ctx context.Context, opts Options) (*Replica, error) {
+	r := &Replica{
+		opts: opts, log: opts.Logger,
+		writer: make(chan struct{}, 1), closed: make(chan struct{}), ready: make(chan struct{}),
+		control: control.New(opts.Library), controlID: reconcile.NewSet(opts.ReconcileKey, controlPrefix),
+		assets:   reconcile.NewSet(opts.ReconcileKey, assetPrefix),
+		deferred: make(map[record.ID]record.Clock),
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if err := r.loadControl(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.loadCounts(ctx); err != nil {
+		return nil, err
+	}
+	build, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.wg.Go(func() {
+		defer cancel()
+		done := make(chan struct{})
+		defer close(done)
+		r.wg.Go(func() {
+			select {
+			case <-r.closed:
+				cancel()
+			case <-done:
+			}
+		})
+		r.build(build)
+	})
+	return r, nil
+}
+
+// The control set is small; the prefix of the asset set decodes differences of a
+// few thousand records without a scan (4,096 symbols are 192 KiB).
+const (
+	controlPrefix = 128
+	assetPrefix   = 4096
+)
+
+// Close waits for what is running. It leaves the store open.
+func (r *Replica) Close() error {
+	r.once.Do(func() { close(r.closed) })
+	r.writer <- struct{}{} // wait for the writer, and for another Close
+	<-r.writer
+	r.wg.Wait()
+	return nil
+}
+
+// Library returns the library's id.
+func (r *Replica) Library() [32]byte { return r.opts.Library }
+
+// Observe registers fn to be called after each change, one call at a time, in the
+// order of the changes. fn must not call Apply or Publish and must return soon.
+// All observers are registered before records are applied.
+func (r *Replica) Observe(fn func(Applied)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.observers = append(r.observers, fn)
+}
+
+// Counts returns the totals.
+func (r *Replica) Counts() Counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counts
+}
+
+// Filter returns the filter in force.
+func (r *Replica) Filter() filter.Filter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.filter
+}
+
+// Control calls fn with the control state. fn must neither keep nor change it,
+// and must not block.
+func (r *Replica) Control(fn func(*control.State)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fn(r.control)
+}
+
+// Ready is closed when the coded symbols are complete and snapshots can be taken.
+func (r *Replica) Ready() <-chan struct{} { return r.ready }
+
+// Snapshot returns the coded symbols of the asset or the control set as they are
+// now. It waits until they are complete.
+func (r *Replica) Snapshot(ctx context.Context, controlSet bool) (*reconcile.Snapshot, error) {
+	if controlSet {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.controlID.Snapshot(), nil
+	}
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-r.closed:
+		return nil, ErrClosed
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.readyErr != nil {
+		return nil, r.readyErr
+	}
+	return r.assets.Snapshot(), nil
+}
+
+// IDs yields the ids of the stored asset records, or of the control records, in
+// ascending order, as of one moment.
+func (r *Replica) IDs(ctx context.Context, controlSet bool) iter.Seq2[record.ID, error] {
+	prefix := r.key("i")
+	if controlSet {
+		prefix = r.key("k")
+	}
+	return func(yield func(record.ID, error) bool) {
+		for e, err := range kv.Scan(ctx, r.opts.Store, prefix, true) {
+			var id record.ID
+			if err == nil {
+				id, err = kv.Last32(e.Key)
+			}
+			if !yield(id, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// build fills the set of asset ids from the store. It holds the writer, so that
+// nothing is inserted beside it.
+func (r *Replica) build(ctx context.Context) {
+	defer close(r.ready)
+	if err := r.lock(ctx); err != nil {
+		r.readyErr = err
+		return
+	}
+	defer r.unlock()
+	set := reconcile.NewSet(r.opts.ReconcileKey, assetPrefix)
+	for id, err := range r.IDs(ctx, false) {
+		if err != nil {
+			r.readyErr = fmt.Errorf("replica: read ids: %w", err)
+			return
+		}
+		set.Insert(id)
+	}
+	r.mu.Lock()
+	r.assets = set
+	r.mu.Unlock()
+}
+
+func (r *Replica) lock(ctx context.Context) error {
+	select {
+	case <-r.closed:
+		return ErrClosed
+	default:
+	}
+	select {
+	case r.writer <- struct{}{}:
+		return nil
+	case <-r.closed:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Replica) unlock() { <-r.writer }
+
+// key returns a key of this library. The rooms are
+//
+//	k/<id>      control record
+//	a/<digest>  all stored records of an asset
+//	i/<id>      digest of the asset that the record is about
+//	p/<digest>  what the node made of the asset (see Local)
+//	q/<digest>  the asset waits for the node's attention (see Work)
+//	c           counters and clock
+func (r *Replica) key(parts ...string) ds.Key {
+	return kv.Key(append([]string{"l", kv.Bin(r.opts.Library[:])}, parts...)...)
+}
+
+func (r *Replica) assetKey(room string, d can.Digest) ds.Key { return r.key(room, kv.Bin(d[:])) }

@@ -1,0 +1,388 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/transport"
+)
+
+// Timing of a link.
+const (
+	reconcileEvery = time.Minute
+	pingEvery      = 30 * time.Second
+	silence        = 90 * time.Second // without a byte from the peer
+	writeWait      = 60 * time.Second // for one batch to be taken by the peer
+	soon           = 2 * time.Second  // before reconciling again after a dropped push
+)
+
+// applyBatch is how many records are stored in one transaction when more are
+// waiting.
+const applyBatch = 1024
+
+// link replicates one library with one peer over one stream. Three goroutines
+// serve it: one reads and decodes, one applies and decides, one writes.
+type link struct {
+	lib    *Library
+	peer   transport.PeerID
+	stream transport.Stream
+	opener bool
+	log    *slog.Logger
+	jitter func(time.Duration) time.Duration
+
+	out     *outbox
+	in      chan inbound
+	again   chan struct{} // asks for a reconciliation
+	synced  atomic.Bool   // an asset round has ended on this link
+	onRound func(*link)   // after each asset round
+
+	round round
+	next  uint32
+}
+
+// inbound is a decoded frame.
+type inbound struct {
+	typ     uint8
+	control bool
+	round   uint32
+	payload []byte
+	recs    []record.Record
+	err     error
+}
+
+// round is one reconciliation of one set.
+type round struct {
+	n       uint32
+	control bool
+	s       *reconcile.Session
+	done    bool // the session ended on our side
+	caught  bool // the peer pushed all its surplus
+	bulk    bool
+	over    bool
+	nextID  func() (record.ID, error, bool)
+	stop    func()
+}
+
+func (r *round) end() {
+	if r.stop != nil {
+		r.stop()
+	}
+	r.stop, r.nextID, r.s, r.over = nil, nil, nil, true
+}
+
+var errPeer = errors.New("session: peer broke the protocol")
+
+// run serves the link until the stream fails or ctx ends. It returns why.
+func (l *link) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer func() { _ = l.stream.Reset() }() // unblocks reader and writer
+	wg.Go(func() { l.read(ctx) })
+	wg.Go(func() { cancel(l.write(ctx)) })
+	l.round.over = true
+	defer l.round.end()
+
+	every := time.NewTimer(l.jitter(reconcileEvery))
+	defer every.Stop()
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
+	pending, again := true, false // a round is due; one is due soon
+	begin := func() error {
+		if !l.opener || !pending || !l.round.over {
+			return nil
+		}
+		pending = false
+		every.Reset(l.jitter(reconcileEvery))
+		return l.start(ctx, true)
+	}
+	if err := begin(); err != nil {
+		return err
+	}
+	var soonC <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-every.C:
+			pending = true
+		case <-soonC:
+			soonC, again = nil, false
+			if l.opener {
+				pending = true
+			} else if !l.out.frame(wire.AppendFrame(nil, frameResync, nil)) {
+				return errPeer
+			}
+		case <-l.again:
+			if !again {
+				again, soonC = true, time.After(soon)
+			}
+		case <-ping.C:
+			if !l.out.frame(wire.AppendFrame(nil, framePing, nil)) {
+				return errPeer
+			}
+		case m := <-l.in:
+			if m.typ == frameResync {
+				pending = true
+				break
+			}
+			if err := l.handle(ctx, m); err != nil {
+				return err
+			}
+		}
+		if err := begin(); err != nil {
+			return err
+		}
+	}
+}
+
+// resync asks for a reconciliation soon.
+func (l *link) resync() {
+	select {
+	case l.again <- struct{}{}:
+	default:
+	}
+}
+
+// push sends records live; what does not fit is left to a reconciliation.
+func (l *link) push(recs []record.Record) {
+	if !l.out.live(recs) {
+		l.resync()
+	}
+}
+
+// start begins a round as the initiator.
+func (l *link) start(ctx context.Context, controlSet bool) error {
+	snap, err := l.lib.Replica.Snapshot(ctx, controlSet)
+	if err != nil {
+		return err
+	}
+	s, first, err := reconcile.NewInitiator(snap, reconcile.Config{})
+	if err != nil {
+		return err
+	}
+	l.round.end()
+	l.next++
+	l.round = round{n: l.next, control: controlSet, s: s}
+	return l.send(encodeReconcile(controlSet, l.round.n, first))
+}
+
+func (l *link) send(frame []byte) error {
+	if !l.out.frame(frame) {
+		return fmt.Errorf("%w: it does not read what it asked for", errPeer)
+	}
+	return nil
+}
+
+func (l *link) handle(ctx context.Context, m inbound) error {
+	if m.err != nil {
+		return m.err
+	}
+	switch m.typ {
+	case frameRecords:
+		return l.apply(ctx, m)
+	case frameReconcile:
+		return l.reconcile(ctx, m)
+	case frameCaught:
+		if m.round == l.round.n && !l.round.over {
+			l.round.caught = true
+			return l.finish(ctx)
+		}
+	case framePing:
+		return l.send(wire.AppendFrame(nil, framePong, nil))
+	}
+	return nil
+}
+
+func (l *link) reconcile(ctx context.Context, m inbound) error {
+	if m.round != l.round.n {
+		if l.opener || m.round < l.round.n {
+			return nil // of a round given up
+		}
+		snap, err := l.lib.Replica.Snapshot(ctx, m.control)
+		if err != nil {
+			return err
+		}
+		s, err := reconcile.NewResponder(snap, reconcile.Config{})
+		if err != nil {
+			return err
+		}
+		l.round.end()
+		l.round = round{n: m.round, control: m.control, s: s}
+	}
+	if l.round.s == nil || l.round.done {
+		return nil
+	}
+	step, err := l.round.s.Handle(m.payload)
+	if err != nil {
+		return err
+	}
+	return l.follow(ctx, step)
+}
+
+// follow does what a step of the reconciliation asks for.
+func (l *link) follow(ctx context.Context, step reconcile.Step) error {
+	r := &l.round
+	for {
+		for _, msg := range step.Send {
+			if err := l.send(encodeReconcile(r.control, r.n, msg)); err != nil {
+				return err
+			}
+		}
+		if ids := step.Surplus; len(ids) > 0 {
+			if !l.out.order(order{control: r.control, ids: ids}) {
+				return errPeer
+			}
+		}
+		if b := step.Bulk; b != nil {
+			r.bulk = true
+			if b.Push && !l.out.order(order{control: r.control, all: true, from: b.PushFrom}) {
+				return errPeer
+			}
+		}
+		if step.Done {
+			r.done = true
+			if !l.out.order(order{round: r.n}) {
+				return errPeer
+			}
+			return l.finish(ctx)
+		}
+		if step.Scan == nil {
+			return nil
+		}
+		page, end, err := r.page(ctx, l.lib.Replica, *step.Scan)
+		if err != nil {
+			return err
+		}
+		if step, err = r.s.Supply(page, end); err != nil {
+			return err
+		}
+	}
+}
+
+// page reads the next ids of a scan, going on from the last page where it can.
+func (r *round) page(ctx context.Context, rep *replica.Replica, want reconcile.Scan) (ids []reconcile.ID, end bool, err error) {
+	if want.From == (reconcile.ID{}) || r.nextID == nil {
+		if r.stop != nil {
+			r.stop()
+		}
+		r.nextID, r.stop = iter.Pull2(rep.IDs(ctx, r.control))
+	}
+	for len(ids) < want.Limit {
+		id, err, ok := r.nextID()
+		if err != nil {
+			return nil, false, err
+		}
+		if !ok {
+			return ids, true, nil
+		}
+		if id.Compare(record.ID(want.From)) >= 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids, false, nil
+}
+
+// finish goes on when both sides are through with a round.
+func (l *link) finish(ctx context.Context) error {
+	r := &l.round
+	if !r.done || !r.caught || r.over {
+		return nil
+	}
+	controlSet, bulk := r.control, r.bulk
+	r.end()
+	if !controlSet {
+		l.synced.Store(true)
+		l.onRound(l)
+	}
+	switch {
+	case !l.opener:
+		return nil
+	case controlSet || bulk: // after a bulk, for what changed while it was sent
+		return l.start(ctx, false)
+	}
+	return nil
+}
+
+// apply stores records, together with those that are waiting behind them.
+func (l *link) apply(ctx context.Context, m inbound) error {
+	recs := m.recs
+	var held *inbound
+	for held == nil && len(recs) < applyBatch {
+		select {
+		case n := <-l.in:
+			if n.typ == frameRecords && n.err == nil && n.control == m.control {
+				recs = append(recs, n.recs...)
+				continue
+			}
+			held = &n
+		default:
+			held = &inbound{}
+		}
+	}
+	res, err := l.lib.Replica.Apply(ctx, recs, l.peer)
+	if err != nil {
+		return err
+	}
+	for _, ref := range res.Refused {
+		switch {
+		case errors.Is(ref.Err, control.ErrUnknownCert):
+			l.resync() // the control set of the peer has it
+		case errors.Is(ref.Err, replica.ErrDeferred):
+		case errors.Is(ref.Err, record.ErrSignature), errors.Is(ref.Err, record.ErrInvalid):
+			return fmt.Errorf("%w: record %s: %w", errPeer, ref.ID, ref.Err)
+		default:
+			l.log.Warn("record refused", "record", ref.ID.String(), "error", ref.Err)
+		}
+	}
+	if held.typ == frameResync {
+		l.resync()
+		return nil
+	}
+	if held.typ != 0 || held.err != nil {
+		return l.handle(ctx, *held)
+	}
+	return nil
+}
+
+// read decodes frames until the stream fails.
+func (l *link) read(ctx context.Context) {
+	fr := wire.NewFrameReader(l.stream, 0)
+	for {
+		_ = l.stream.SetReadDeadline(time.Now().Add(silence))
+		typ, body, err := fr.Read()
+		m := inbound{typ: typ, err: err}
+		if err == nil {
+			switch typ {
+			case frameRecords:
+				m.control, m.recs, m.err = decodeRecords(body)
+			case frameReconcile:
+				var p []byte
+				m.control, m.round, p, m.err = decodeReconcile(body)
+				m.payload = append([]byte(nil), p...)
+			case frameCaught:
+				m.round, m.err = decodeNumber(body)
+			}
+		}
+		select {
+		case l.in <- m:
+		case <-ctx.Done():
+			return
+		}
+		if m.err != nil {
+			return
+		}
+	}
+}

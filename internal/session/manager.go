@@ -1,0 +1,334 @@
+// Package session meets peers and replicates libraries with them.
+//
+// A hello on a stream of its own shows which libraries two peers share; it stays
+// open as their session. For each shared library the opener of the session then
+// opens a link, on which the control set and the asset set are reconciled and new
+// records are pushed live. Contents travel on further streams, which name the
+// session and the library's handle in it, never the library itself.
+//
+// The manager's goroutines are the dialler, the search for peers, and for each
+// session and link those that serve it; all are joined by Close.
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/store"
+	"github.com/cansync/cansync/transport"
+)
+
+// Errors of the manager.
+var (
+	// ErrClosed says that the manager was closed.
+	ErrClosed = errors.New("session: closed")
+	// ErrNoSession says that the library is not shared with the peer just now.
+	ErrNoSession = errors.New("session: library not shared with this peer now")
+)
+
+// Config is what a manager works with; all fields but Logger are required.
+type Config struct {
+	Transport transport.Transport
+	Device    capability.Device
+	// Store keeps the addresses of peers over restarts.
+	Store  store.Store
+	Now    func() time.Time
+	Rand   io.Reader
+	Logger *slog.Logger
+	// OnPeer is called when a library begins or ends to be shared with a peer.
+	OnPeer func(lib [32]byte, peer transport.PeerID, up bool)
+}
+
+// Library is a library of which the node is a member.
+type Library struct {
+	ID      [32]byte
+	Replica *replica.Replica
+	// Bundle proves the node's own membership.
+	Bundle capability.Bundle
+	// Secrets returns the epoch secrets, the newest first.
+	Secrets func() []capability.Secret
+	// Meet returns the keys under which members look for each other now, the one
+	// to advertise first.
+	Meet func(now time.Time) [][32]byte
+	// Invites returns the secrets of the open invites.
+	Invites func(now time.Time) []capability.Secret
+	// Admit answers a request to join.
+	Admit func(ctx context.Context, q capability.JoinRequest, peer transport.PeerID, binding [32]byte) capability.JoinReply
+	// Members returns the peer ids of the members.
+	Members func() []transport.PeerID
+	// OnRound is called after each reconciliation of the assets with a peer.
+	OnRound func(peer transport.PeerID)
+}
+
+// Joining is a ticket that waits to be redeemed.
+type Joining struct {
+	Ticket capability.Ticket
+	// Joined is called once with what the ticket gave; an error means that it
+	// could not be kept, and the ticket is tried again.
+	Joined func(capability.Grant, capability.EpochKeys, capability.Bundle) error
+	// Refused is called for each refusal.
+	Refused func(error)
+}
+
+// shared is a library that both sides of a session proved membership of.
+type shared struct {
+	lib   *Library
+	grant capability.Grant
+}
+
+// Manager is safe for concurrent use.
+type Manager struct {
+	cfg  Config
+	log  *slog.Logger
+	book *book
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	poke   chan struct{} // the dialler should look again
+	met    chan transport.PeerInfo
+
+	mu       sync.Mutex
+	closed   bool
+	libs     map[[32]byte]*entry
+	joins    map[[32]byte]*Joining
+	sessions map[*session]bool
+	changed  chan struct{} // closed and replaced when sessions change
+	tries    map[transport.PeerID]*try
+	opening  map[transport.PeerID]bool
+	serving  int // hellos being answered
+	handlers map[string]func(Served)
+}
+
+// entry is a library and the links it is replicated on.
+type entry struct {
+	lib   *Library
+	links map[transport.PeerID]*place
+}
+
+// place is the session in which a library is shared with a peer, and its link.
+type place struct {
+	s      *session
+	handle uint16
+	grant  capability.Grant
+	link   *link
+	cancel context.CancelFunc
+}
+
+// New starts a manager. The caller closes it before the transport and the store.
+func New(cfg Config) *Manager {
+	m := &Manager{
+		cfg: cfg, log: cfg.Logger, book: newBook(), poke: make(chan struct{}, 1), met: make(chan transport.PeerInfo),
+		libs: make(map[[32]byte]*entry), joins: make(map[[32]byte]*Joining),
+		sessions: make(map[*session]bool), changed: make(chan struct{}),
+		tries: make(map[transport.PeerID]*try), opening: make(map[transport.PeerID]bool),
+		handlers: make(map[string]func(Served)),
+	}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.loadBook(m.ctx)
+	cfg.Transport.Handle(protoHello, m.onHello)
+	cfg.Transport.Handle(protoSync, m.onSync)
+	events, stop := cfg.Transport.Events()
+	m.wg.Go(func() { defer stop(); m.dial(events) })
+	if d, ok := cfg.Transport.(transport.Discovery); ok {
+		m.wg.Go(func() { m.discover(d) })
+	}
+	return m
+}
+
+// Close ends every session and waits for everything that the manager started.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	all := make([]*session, 0, len(m.sessions))
+	for s := range m.sessions {
+		all = append(all, s)
+	}
+	protos := []string{protoHello, protoSync}
+	for p := range m.handlers {
+		protos = append(protos, p)
+	}
+	m.mu.Unlock()
+	for _, p := range protos {
+		m.cfg.Transport.Handle(p, nil)
+	}
+	m.cancel()
+	for _, s := range all {
+		s.close()
+	}
+	m.wg.Wait()
+	return nil
+}
+
+// Add begins to share a library. Its replica must stay open until Remove or Close
+// returned.
+func (m *Manager) Add(lib *Library) {
+	m.mu.Lock()
+	if m.closed || m.libs[lib.ID] != nil {
+		m.mu.Unlock()
+		return
+	}
+	e := &entry{lib: lib, links: make(map[transport.PeerID]*place)}
+	m.libs[lib.ID] = e
+	clear(m.tries) // whoever had nothing in common with us may have now
+	m.notifyLocked()
+	m.mu.Unlock()
+	lib.Replica.Observe(func(ap replica.Applied) { m.forward(e, ap) })
+	m.Poke()
+}
+
+// Remove ends to share a library and waits until nothing uses it. Sessions that
+// shared it end; peers with other libraries in common meet anew.
+func (m *Manager) Remove(id [32]byte) {
+	m.mu.Lock()
+	e := m.libs[id]
+	delete(m.libs, id)
+	delete(m.joins, id)
+	var places []*place
+	if e != nil {
+		for _, p := range e.links {
+			places = append(places, p)
+		}
+	}
+	m.mu.Unlock()
+	for _, p := range places {
+		p.s.close()
+		<-p.s.done
+	}
+}
+
+// Join begins to redeem a ticket.
+func (m *Manager) Join(j *Joining) {
+	m.mu.Lock()
+	if !m.closed {
+		m.joins[j.Ticket.Library()] = j
+		clear(m.tries)
+		m.notifyLocked()
+	}
+	m.mu.Unlock()
+	for _, p := range j.Ticket.Peers {
+		m.book.learn(p)
+	}
+	m.Poke()
+}
+
+// Learn takes in addresses of peers, from a ticket or a host.
+func (m *Manager) Learn(peers ...transport.PeerInfo) {
+	for _, p := range peers {
+		if p.ID != m.cfg.Transport.ID() && m.book.learn(p) {
+			m.forget(p.ID)
+			m.saveBook(p.ID)
+		}
+	}
+	m.Poke()
+}
+
+// Known returns the addresses known of a peer.
+func (m *Manager) Known(id transport.PeerID) transport.PeerInfo { return m.book.get(id) }
+
+// Poke makes the dialler look at once for peers to connect to.
+func (m *Manager) Poke() {
+	select {
+	case m.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Resync reconciles a library with every connected peer now.
+func (m *Manager) Resync(id [32]byte) {
+	for _, p := range m.places(id) {
+		p.link.resync()
+	}
+}
+
+// Peer is a member that the library is shared with now.
+type Peer struct {
+	ID transport.PeerID
+	// Rights are the peer's.
+	Rights capability.Rights
+	// Synced says that the asset sets were reconciled at least once since the
+	// link came up.
+	Synced bool
+}
+
+// Peers returns the members that the library is shared with now.
+func (m *Manager) Peers(id [32]byte) []Peer {
+	var out []Peer
+	for _, p := range m.places(id) {
+		out = append(out, Peer{p.s.peer, p.grant.Rights, p.link.synced.Load()})
+	}
+	return out
+}
+
+// Shared returns the libraries that are shared with a peer now.
+func (m *Manager) Shared(peer transport.PeerID) [][32]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out [][32]byte
+	for id, e := range m.libs {
+		if p := e.links[peer]; p != nil && p.link != nil {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// places returns the places of a library that have a link.
+func (m *Manager) places(id [32]byte) []*place {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*place
+	if e := m.libs[id]; e != nil {
+		for _, p := range e.links {
+			if p.link != nil {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+func (m *Manager) libraries() []*Library {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]*Library, 0, len(m.libs))
+	for _, e := range m.libs {
+		out = append(out, e.lib)
+	}
+	return out
+}
+
+// forward pushes what is new to every peer but the one it came from.
+func (m *Manager) forward(e *entry, ap replica.Applied) {
+	if len(ap.Records) == 0 {
+		return
+	}
+	m.mu.Lock()
+	var links []*link
+	for peer, p := range e.links {
+		if peer != ap.From && p.link != nil {
+			links = append(links, p.link)
+		}
+	}
+	m.mu.Unlock()
+	recs := append([]record.Record(nil), ap.Records...)
+	for _, l := range links {
+		l.push(recs)
+	}
+}
+
+// jitter spreads what happens at intervals by a fifth.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}

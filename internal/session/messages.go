@@ -1,0 +1,145 @@
+package session
+
+import (
+	"fmt"
+
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/transport"
+)
+
+// Protocol ids. A change that old nodes can't follow gets a new number.
+const (
+	protoHello = "/cansync/hello/1"
+	protoSync  = "/cansync/sync/1"
+	// ProtoBlob is the protocol on which contents are requested.
+	ProtoBlob = "/cansync/blob/1"
+)
+
+// Frame types of the sync stream. Unknown types are skipped, so that later
+// versions can add to them.
+const (
+	frameReconcile = 1 // set, round, payload of package reconcile
+	frameRecords   = 2 // set, records
+	frameCaught    = 3 // round: the sender pushed all its surplus of that round
+	frameResync    = 4 // please start a reconciliation
+	framePing      = 5
+	framePong      = 6
+)
+
+// Frame types of the hello stream.
+const (
+	frameHello  = 1
+	frameTags   = 2
+	frameProof  = 3 // handle, certificate bundle
+	frameJoin   = 4 // handle, join request
+	frameReply  = 5 // handle, join reply
+	frameReady  = 6 // everything about the handles was said; the handles accepted
+	frameAlive  = 7
+	frameAddrs  = 8 // peers and the addresses under which they may be reached
+	frameAttach = 9 // session and handle, the first frame of every other stream
+)
+
+const maxAddrPeers = 64
+
+func setFlag(control bool) byte {
+	if control {
+		return 1
+	}
+	return 0
+}
+
+func encodeReconcile(control bool, round uint32, payload []byte) []byte {
+	b := make([]byte, 0, 5+5+len(payload))
+	body := wire.AppendU32(append(b, setFlag(control)), round)
+	return wire.AppendFrame(nil, frameReconcile, append(body, payload...))
+}
+
+func decodeReconcile(b []byte) (control bool, round uint32, payload []byte, err error) {
+	rd := wire.NewReader(b)
+	control, round = rd.Bool(), rd.U32()
+	payload = rd.Rest()
+	return control, round, payload, rd.End()
+}
+
+// encodeRecords takes as many records as fit a frame and returns what is left.
+func encodeRecords(control bool, recs []record.Record) (frame []byte, rest []record.Record) {
+	body := make([]byte, 0, min(batchBytes+record.MaxSize, 1<<10*max(len(recs), 1)))
+	body = append(body, setFlag(control))
+	n := 0
+	for n < len(recs) && len(body) < batchBytes {
+		body = recs[n].Append(body)
+		n++
+	}
+	return wire.AppendFrame(make([]byte, 0, len(body)+5), frameRecords, body), recs[n:]
+}
+
+func decodeRecords(b []byte) (control bool, recs []record.Record, err error) {
+	rd := wire.NewReader(b)
+	control = rd.Bool()
+	for rd.Err() == nil && rd.Len() > 0 {
+		r := record.Read(rd)
+		if rd.Err() == nil && r.Kind.Control() != control {
+			return false, nil, fmt.Errorf("%w: %v in the wrong set", wire.ErrMalformed, r.Kind)
+		}
+		recs = append(recs, r)
+	}
+	if err := rd.End(); err != nil {
+		return false, nil, err
+	}
+	return control, recs, nil
+}
+
+func encodeNumber(typ uint8, n uint32) []byte {
+	return wire.AppendFrame(nil, typ, wire.AppendU32(nil, n))
+}
+
+func decodeNumber(b []byte) (uint32, error) {
+	rd := wire.NewReader(b)
+	n := rd.U32()
+	return n, rd.End()
+}
+
+func encodePeers(peers []transport.PeerInfo) []byte {
+	peers = peers[:min(len(peers), maxAddrPeers)]
+	b := wire.AppendU16(nil, uint16(len(peers)))
+	for _, p := range peers {
+		b = append(b, p.ID[:]...)
+		addrs := p.Addrs[:min(len(p.Addrs), maxAddrs)]
+		b = wire.AppendU16(b, uint16(len(addrs)))
+		for _, a := range addrs {
+			b = wire.AppendString(b, a[:min(len(a), maxAddrLen)])
+		}
+	}
+	return wire.AppendFrame(nil, frameAddrs, b)
+}
+
+func decodePeers(b []byte) ([]transport.PeerInfo, error) {
+	rd := wire.NewReader(b)
+	var peers []transport.PeerInfo
+	for range rd.Count(maxAddrPeers) {
+		p := transport.PeerInfo{ID: rd.B32()}
+		for range rd.Count(maxAddrs) {
+			p.Addrs = append(p.Addrs, rd.String(maxAddrLen))
+		}
+		peers = append(peers, p)
+	}
+	return peers, rd.End()
+}
+
+// attach names the session and library of a stream, as its first frame.
+type attach struct {
+	session [16]byte
+	handle  uint16
+}
+
+func (a attach) encode() []byte {
+	return wire.AppendFrame(nil, frameAttach, wire.AppendU16(a.session[:], a.handle))
+}
+
+func decodeAttach(b []byte) (a attach, err error) {
+	rd := wire.NewReader(b)
+	copy(a.session[:], rd.Take(16))
+	a.handle = rd.U16()
+	return a, rd.End()
+}

@@ -1,0 +1,124 @@
+package session
+
+import (
+	"sync"
+
+	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/record"
+)
+
+// Bounds of what waits to be written to one peer.
+const (
+	maxFrames    = 1024      // frames of the protocol itself
+	maxPushBytes = 4 << 20   // records pushed live; beyond, the link reconciles instead
+	maxOrders    = 256       // requests of the peer that wait for their turn
+	batchBytes   = 192 << 10 // records that share a frame
+)
+
+// order is a wish for records: those with the ids, or all of the set.
+type order struct {
+	control bool
+	ids     []reconcile.ID
+	all     bool
+	from    [32]byte // the asset from which all are sent
+	// round, when not 0, closes the surplus of a reconciliation in a caught frame.
+	round uint32
+}
+
+// outbox holds what the writer of a link sends next: protocol frames first, then
+// live records, then what was ordered. Adding never blocks.
+type outbox struct {
+	wake chan struct{}
+
+	mu     sync.Mutex
+	frames [][]byte
+	push   []record.Record
+	bytes  int
+	orders []order
+}
+
+func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+
+func (o *outbox) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// frame adds a protocol frame; it reports false when the peer lets too many pile
+// up, which only one that does not read does.
+func (o *outbox) frame(b []byte) bool {
+	o.mu.Lock()
+	ok := len(o.frames) < maxFrames
+	if ok {
+		o.frames = append(o.frames, b)
+	}
+	o.mu.Unlock()
+	o.signal()
+	return ok
+}
+
+// live adds records to be pushed; it reports false when they do not fit and were
+// dropped, so that the link has to reconcile.
+func (o *outbox) live(recs []record.Record) bool {
+	n := 0
+	for i := range recs {
+		n += recs[i].Size()
+	}
+	o.mu.Lock()
+	ok := o.bytes+n <= maxPushBytes
+	if ok {
+		o.push = append(o.push, recs...)
+		o.bytes += n
+	}
+	o.mu.Unlock()
+	o.signal()
+	return ok
+}
+
+func (o *outbox) order(w order) bool {
+	o.mu.Lock()
+	ok := len(o.orders) < maxOrders
+	if ok {
+		o.orders = append(o.orders, w)
+	}
+	o.mu.Unlock()
+	o.signal()
+	return ok
+}
+
+// urgent takes the frames and a batch of live records.
+func (o *outbox) urgent() (frames [][]byte, recs []record.Record) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	frames, o.frames = o.frames, nil
+	n := 0
+	for n < len(o.push) && n < 4*record.MaxBatch {
+		o.bytes -= o.push[n].Size()
+		n++
+	}
+	recs, o.push = o.push[:n:n], o.push[n:]
+	if len(o.push) == 0 {
+		o.push = nil
+	}
+	return frames, recs
+}
+
+func (o *outbox) next() (order, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.orders) == 0 {
+		return order{}, false
+	}
+	w := o.orders[0]
+	o.orders = o.orders[1:]
+	return w, true
+}
+
+// idle reports whether nothing waits.
+func (o *outbox) idle() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.frames) == 0 && len(o.push) == 0 && len(o.orders) == 0
+}

@@ -4,10 +4,11 @@ import "math"
 
 // deviation is one sample of the number of differences: of d of them, each is in
 // symbol i > 0 with probability p (see expected), so the difference of both sides' counts
-// has mean p·delta and variance d·p·(1-p), whichever side the ids are on.
+// has mean p·delta and variance d·p·(1-p), whichever side the ids are on. Here, too,
+// products are rounded before they are added, so that runs replay on any machine.
 func deviation(i int, difference, delta float64) float64 {
 	p := 8 * float64(i+1) / float64((2*i+3)*(2*i+3))
-	x := difference - p*delta
+	x := difference - float64(p*delta)
 	return x * x / (p * (1 - p))
 }
 
@@ -27,7 +28,7 @@ func estimateCounts(a, b []int64) float64 {
 // 3.5·d for a few to 1.4·d for many.
 func symbolsFor(d float64) int {
 	d = min(d, 1<<30)
-	return int(1.35*d+4*math.Sqrt(d)) + 4
+	return int(float64(1.35*d)+float64(4*math.Sqrt(d))) + 4
 }
 
 // firstRun is how many symbols to send on the estimate of a hello, of sets whose
@@ -41,7 +42,7 @@ func firstRun(d, delta float64) int {
 
 // nextTotal is how many symbols to have after the next run, when have do not suffice.
 func nextTotal(d float64, have int) int {
-	margin := 1.05 + 1.5*math.Sqrt(2/float64(max(have, 1)))
+	margin := 1.05 + float64(1.5*math.Sqrt(2/float64(max(have, 1))))
 	return max(symbolsFor(d*min(margin, 1.5)), have+have/4+16)
 }
 

@@ -85,7 +85,7 @@ func head(kind byte) []byte { return []byte{version, kind} }
 
 func (m hello) encode() []byte {
 	b := make([]byte, 0, 160)
-	b = append(b, version, kindHello, flag(m.resume != nil))
+	b = append(b, version, kindHello, bit(m.resume != nil))
 	b = append(b, m.digest[:]...)
 	n := m.counts[0]
 	b = binary.AppendUvarint(b, uint64(n))
@@ -102,7 +102,7 @@ func (equalMsg) encode() []byte { return head(kindEqual) }
 func (listMsg) encode() []byte  { return head(kindList) }
 
 func (m bulk) encode() []byte {
-	b := append(head(kindBulk), flag(m.push)|flag(m.want != nil)<<1)
+	b := append(head(kindBulk), bit(m.push)|bit(m.want != nil)<<1)
 	b = binary.AppendUvarint(b, m.size)
 	if m.want != nil {
 		b = append(b, m.want[:]...)
@@ -133,7 +133,7 @@ func (m moreMsg) encode() []byte {
 
 func (m requestMsg) encode() []byte {
 	b := make([]byte, 0, 16+len(m.ids)*len(ID{}))
-	b = append(b, version, kindRequest, flag(m.last))
+	b = append(b, version, kindRequest, bit(m.last))
 	if m.last {
 		b = binary.AppendUvarint(b, m.pushed)
 	}
@@ -148,7 +148,7 @@ func (m abortMsg) encode() []byte   { return append(head(kindAbort), byte(m.atte
 
 func (m pageMsg) encode() []byte {
 	b := make([]byte, 0, 16+len(m.ids)*len(ID{}))
-	return appendIDs(append(b, version, kindPage, flag(m.last)), m.ids)
+	return appendIDs(append(b, version, kindPage, bit(m.last)), m.ids)
 }
 
 func (m wantMsg) encode() []byte {
@@ -163,7 +163,7 @@ func appendIDs(b []byte, ids []ID) []byte {
 	return b
 }
 
-func flag(set bool) byte {
+func bit(set bool) byte {
 	if set {
 		return 1
 	}

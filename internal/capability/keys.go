@@ -45,8 +45,8 @@ func random32(rand io.Reader) (b [32]byte, err error) {
 // only zero keys.
 type Device struct {
 	redacted
-	_ [0]func() // comparing pointers would mislead
-	p *deviceData
+	_ [0]func() // == would compare addresses
+	h hidden[deviceData]
 }
 
 type deviceData struct {
@@ -65,16 +65,16 @@ func NewDevice(rand io.Reader) (Device, error) {
 
 // DeviceFromSeed returns the device whose [Device.Seed] is seed.
 func DeviceFromSeed(seed [32]byte) Device {
-	return Device{p: &deviceData{seed: seed, key: SigningKeyFromSeed(seed)}}
+	return Device{h: hide(deviceData{seed: seed, key: SigningKeyFromSeed(seed)})}
 }
 
 // IsZero reports whether d is the zero value.
-func (d Device) IsZero() bool { return d.p == nil }
+func (d Device) IsZero() bool { return d.h.get() == nil }
 
 // Seed returns the secret itself, for the key file and the transport.
 func (d Device) Seed() (seed [32]byte) {
-	if d.p != nil {
-		seed = d.p.seed
+	if p := d.h.get(); p != nil {
+		seed = p.seed
 	}
 	return seed
 }
@@ -82,10 +82,11 @@ func (d Device) Seed() (seed [32]byte) {
 // Key returns the device key D, which the transport authenticates, and which
 // signs invites and admissions.
 func (d Device) Key() SigningKey {
-	if d.p == nil {
+	p := d.h.get()
+	if p == nil {
 		return SigningKey{}
 	}
-	return d.p.key
+	return p.key
 }
 
 // PeerID returns the public half of the device key.
@@ -96,22 +97,24 @@ func (d Device) PeerID() transport.PeerID { return transport.PeerID(d.Key().Publ
 // a record, and between libraries, so that an author is not recognised across
 // them.
 func (d Device) Author(library [32]byte) SigningKey {
-	if d.p == nil {
+	p := d.h.get()
+	if p == nil {
 		return SigningKey{}
 	}
-	return SigningKeyFromSeed([32]byte(derive(d.p.seed[:], library[:], "cansync/author/v1", 32)))
+	return SigningKeyFromSeed([32]byte(derive(p.seed[:], library[:], "cansync/author/v1", 32)))
 }
 
 // Seal returns the key to which others seal a library's secrets for the device.
 func (d Device) Seal(library [32]byte) SealKey {
-	if d.p == nil {
+	p := d.h.get()
+	if p == nil {
 		return SealKey{}
 	}
-	k, err := ecdh.X25519().NewPrivateKey(derive(d.p.seed[:], library[:], "cansync/seal/v1", 32))
+	k, err := ecdh.X25519().NewPrivateKey(derive(p.seed[:], library[:], "cansync/seal/v1", 32))
 	if err != nil { // any 32 bytes are a key
 		return SealKey{}
 	}
-	return SealKey{p: &sealData{priv: k, pub: [32]byte(k.PublicKey().Bytes())}}
+	return SealKey{h: hide(sealData{priv: k, pub: [32]byte(k.PublicKey().Bytes())})}
 }
 
 // Member returns the public keys that a member certificate of the device names.
@@ -138,7 +141,7 @@ type MemberKeys struct {
 type SigningKey struct {
 	redacted
 	_ [0]func()
-	p *signingData
+	h hidden[signingData]
 }
 
 type signingData struct {
@@ -158,24 +161,24 @@ func NewSigningKey(rand io.Reader) (SigningKey, error) {
 // SigningKeyFromSeed returns the key of RFC 8032 for a seed.
 func SigningKeyFromSeed(seed [32]byte) SigningKey {
 	priv := ed25519.NewKeyFromSeed(seed[:])
-	return SigningKey{p: &signingData{priv: priv, pub: [32]byte(priv[32:])}}
+	return SigningKey{h: hide(signingData{priv: priv, pub: [32]byte(priv[32:])})}
 }
 
 // IsZero reports whether k is the zero value.
-func (k SigningKey) IsZero() bool { return k.p == nil }
+func (k SigningKey) IsZero() bool { return k.h.get() == nil }
 
 // Public returns the public key; of the zero value, zero.
 func (k SigningKey) Public() (pub [32]byte) {
-	if k.p != nil {
-		pub = k.p.pub
+	if p := k.h.get(); p != nil {
+		pub = p.pub
 	}
 	return pub
 }
 
 // Seed returns the secret itself, for a key file or a ticket.
 func (k SigningKey) Seed() (seed [32]byte) {
-	if k.p != nil {
-		copy(seed[:], k.p.priv.Seed())
+	if p := k.h.get(); p != nil {
+		copy(seed[:], p.priv.Seed())
 	}
 	return seed
 }
@@ -183,8 +186,8 @@ func (k SigningKey) Seed() (seed [32]byte) {
 // Sign signs message. The zero value returns a signature that verifies under no
 // key.
 func (k SigningKey) Sign(message []byte) (sig [64]byte) {
-	if k.p != nil {
-		copy(sig[:], ed25519.Sign(k.p.priv, message))
+	if p := k.h.get(); p != nil {
+		copy(sig[:], ed25519.Sign(p.priv, message))
 	}
 	return sig
 }
@@ -193,7 +196,7 @@ func (k SigningKey) Sign(message []byte) (sig [64]byte) {
 type SealKey struct {
 	redacted
 	_ [0]func()
-	p *sealData
+	h hidden[sealData]
 }
 
 type sealData struct {
@@ -202,12 +205,12 @@ type sealData struct {
 }
 
 // IsZero reports whether k is the zero value.
-func (k SealKey) IsZero() bool { return k.p == nil }
+func (k SealKey) IsZero() bool { return k.h.get() == nil }
 
 // Public returns the public key; of the zero value, zero.
 func (k SealKey) Public() (pub [32]byte) {
-	if k.p != nil {
-		pub = k.p.pub
+	if p := k.h.get(); p != nil {
+		pub = p.pub
 	}
 	return pub
 }
@@ -218,7 +221,7 @@ func (k SealKey) Public() (pub [32]byte) {
 type Secret struct {
 	redacted
 	_ [0]func()
-	p *secretData
+	h hidden[secretData]
 }
 
 type secretData struct {
@@ -241,16 +244,16 @@ func SecretFromBytes(raw [32]byte) Secret {
 	if raw == [32]byte{} {
 		return Secret{}
 	}
-	return Secret{p: &secretData{raw: raw, auth: [32]byte(derive(raw[:], nil, "cansync/auth/v1", 32))}}
+	return Secret{h: hide(secretData{raw: raw, auth: [32]byte(derive(raw[:], nil, "cansync/auth/v1", 32))})}
 }
 
 // IsZero reports whether s is the zero value.
-func (s Secret) IsZero() bool { return s.p == nil }
+func (s Secret) IsZero() bool { return s.h.get() == nil }
 
 // Bytes returns the secret itself, for the state file or a ticket.
 func (s Secret) Bytes() (raw [32]byte) {
-	if s.p != nil {
-		raw = s.p.raw
+	if p := s.h.get(); p != nil {
+		raw = p.raw
 	}
 	return raw
 }
@@ -265,17 +268,18 @@ func (s Secret) Equal(t Secret) bool {
 // child of the first epoch's secret; members who join in a later epoch receive it
 // with that epoch's secret, see [EpochKeys].
 func (s Secret) Lasting() Secret {
-	if s.p == nil {
+	p := s.h.get()
+	if p == nil {
 		return Secret{}
 	}
-	return SecretFromBytes([32]byte(derive(s.p.raw[:], nil, "cansync/lasting/v1", 32)))
+	return SecretFromBytes([32]byte(derive(p.raw[:], nil, "cansync/lasting/v1", 32)))
 }
 
 // ReconcileKey returns the key under which the library's members code their sets,
 // a child of the lasting secret s: coded symbols are kept across rotations.
 func (s Secret) ReconcileKey() (key [16]byte) {
-	if s.p != nil {
-		copy(key[:], derive(s.p.raw[:], nil, "cansync/fp/v1", 16))
+	if p := s.h.get(); p != nil {
+		copy(key[:], derive(p.raw[:], nil, "cansync/fp/v1", 16))
 	}
 	return key
 }

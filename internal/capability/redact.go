@@ -11,9 +11,27 @@ const redactedText = "[redacted]"
 
 // redacted, embedded, makes a type print as [redacted] through fmt, log/slog,
 // encoding/json and every encoder that honours encoding.TextMarshaler. fmt does
-// not call methods on unexported fields; the types that embed it therefore hold
-// their bytes behind a pointer, of which fmt prints the address only.
+// not call methods on unexported fields; the types that embed it therefore keep
+// their bytes in a hidden.
 type redacted struct{}
+
+// hidden holds a value that fmt cannot reach by reflection: it prints what one
+// pointer points to, at the top and for verbs that do not fit, but never follows
+// a second. The zero value holds nothing.
+type hidden[T any] struct{ p **T }
+
+func hide[T any](v T) hidden[T] {
+	p := &v
+	return hidden[T]{&p}
+}
+
+// get returns the value, or nil. It must not be changed.
+func (h hidden[T]) get() *T {
+	if h.p == nil {
+		return nil
+	}
+	return *h.p
+}
 
 // String returns "[redacted]".
 func (redacted) String() string { return redactedText }

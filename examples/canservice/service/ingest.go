@@ -17,7 +17,9 @@ import (
 const (
 	// maxParts and maxField bound a form: its parts, and the bytes of one field.
 	maxParts = 64
-	maxField = maxDescription
+	// maxEpilogue bounds what may follow a form's last boundary.
+	maxEpilogue = 4 << 10
+	maxField    = maxDescription
 	// maxDataBody bounds the body of POST /ingest/data, which is held in memory.
 	maxDataBody  = 16 << 20
 	maxPatchBody = 1 << 20
@@ -114,9 +116,14 @@ func (s *Service) handleIngest(w http.ResponseWriter, r *http.Request) error {
 	in := &staged{}
 	defer s.discard(in)
 	// The parser reads in steps of 4 KiB; the buffer spares system calls.
-	f, err := s.readForm(multipart.NewReader(bufio.NewReaderSize(s.body(w, r), 64<<10), boundary), in)
+	body := bufio.NewReaderSize(s.body(w, r), 64<<10)
+	f, err := s.readForm(multipart.NewReader(body, boundary), in)
 	if err != nil {
 		return err
+	}
+	// The request must have ended as it said it would.
+	if n, err := io.Copy(io.Discard, io.LimitReader(body, maxEpilogue+1)); err != nil || n > maxEpilogue {
+		return badRequest("the form is followed by something else, or was cut off")
 	}
 	return s.finishIngest(w, in, f)
 }
@@ -132,7 +139,7 @@ func (s *Service) slot(ctx context.Context) error {
 func (s *Service) readForm(mr *multipart.Reader, in *staged) (*form, error) {
 	f := &form{}
 	for parts := 0; ; parts++ {
-		p, err := mr.NextPart()
+		p, err := mr.NextRawPart() // NextPart would decode a transfer encoding
 		if errors.Is(err, io.EOF) {
 			break
 		}

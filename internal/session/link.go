@@ -85,10 +85,10 @@ var errPeer = errors.New("session: peer broke the protocol")
 
 // run serves the link until the stream fails or ctx ends. It returns why.
 func (l *link) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	defer func() { _ = l.stream.Reset() }() // unblocks reader and writer
 	wg.Go(func() { l.read(ctx) })
 	wg.Go(func() { cancel(l.write(ctx)) })
@@ -319,17 +319,17 @@ func (l *link) finish(ctx context.Context) error {
 // apply stores records, together with those that are waiting behind them.
 func (l *link) apply(ctx context.Context, m inbound) error {
 	recs := m.recs
-	var held *inbound
-	for held == nil && len(recs) < applyBatch {
+	var held *inbound // what came behind the records and is no record
+	for more := true; more && len(recs) < applyBatch; {
 		select {
 		case n := <-l.in:
 			if n.typ == frameRecords && n.err == nil && n.control == m.control {
 				recs = append(recs, n.recs...)
-				continue
+			} else {
+				held, more = &n, false
 			}
-			held = &n
 		default:
-			held = &inbound{}
+			more = false
 		}
 	}
 	res, err := l.lib.Replica.Apply(ctx, recs, l.peer)
@@ -347,14 +347,13 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 			l.log.Warn("record refused", "record", ref.ID.String(), "error", ref.Err)
 		}
 	}
-	if held.typ == frameResync {
-		l.resync()
+	if held == nil {
 		return nil
 	}
-	if held.typ != 0 || held.err != nil {
-		return l.handle(ctx, *held)
+	if held.typ == frameResync && held.err == nil {
+		l.resync()
 	}
-	return nil
+	return l.handle(ctx, *held)
 }
 
 // read decodes frames until the stream fails.

@@ -1,0 +1,186 @@
+package library_test
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/keyring"
+	"github.com/cansync/cansync/internal/library"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/session"
+	smemory "github.com/cansync/cansync/store/memory"
+	"github.com/cansync/cansync/transport"
+	"github.com/cansync/cansync/transport/memory"
+)
+
+// node is a device with a session manager and at most one library.
+type node struct {
+	t      testing.TB
+	device capability.Device
+	tr     transport.Transport
+	m      *session.Manager
+	store  *smemory.Store
+	lib    *library.Library
+}
+
+func newNode(t testing.TB, net *memory.Network) *node {
+	d, err := capability.NewDevice(rand.Reader)
+	require.NoError(t, err)
+	n := &node{t: t, device: d, tr: net.Host(d.PeerID()), store: smemory.New()}
+	n.m = session.New(session.Config{
+		Transport: n.tr, Device: d, Store: n.store, Now: time.Now, Rand: rand.Reader,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", d.PeerID().Short()),
+	})
+	return n
+}
+
+func (n *node) close() {
+	require.NoError(n.t, n.m.Close())
+	if n.lib != nil {
+		require.NoError(n.t, n.lib.Close())
+	}
+	require.NoError(n.t, n.tr.Close())
+	require.NoError(n.t, n.store.Close())
+}
+
+func (n *node) open(keys keyring.Library) {
+	lib, err := library.Open(n.t.Context(), library.Options{
+		Keys: keys, Device: n.device, Rand: rand.Reader,
+		Replica: replica.Options{Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
+	})
+	require.NoError(n.t, err)
+	n.lib = lib
+}
+
+func (n *node) create(name string) {
+	keys, err := library.Create(name, n.device, rand.Reader)
+	require.NoError(n.t, err)
+	n.open(keys)
+	require.NoError(n.t, n.lib.Describe(n.t.Context(), control.Description{Name: name, Filter: filter.Filter{}}))
+	n.m.Add(n.lib.Session(nil))
+}
+
+func (n *node) invite(rights capability.Rights) capability.Ticket {
+	tk, err := n.lib.Invite(n.t.Context(), capability.InviteOptions{Rights: rights, RedeemBy: time.Now().Add(time.Hour)},
+		[]transport.PeerInfo{{ID: n.tr.ID(), Addrs: n.tr.Addrs()}})
+	require.NoError(n.t, err)
+	text, err := tk.ExportSecret()
+	require.NoError(n.t, err)
+	tk, err = capability.ParseTicket(text)
+	require.NoError(n.t, err)
+	return tk
+}
+
+func (n *node) join(tk capability.Ticket) {
+	n.m.Join(&session.Joining{
+		Ticket: tk,
+		Joined: func(g capability.Grant, k capability.EpochKeys, b capability.Bundle) error {
+			n.open(keyring.Library{
+				ID: g.Library, State: keyring.Active, Lasting: k.Lasting, Bundle: b.Encode(), Cert: g.ID,
+				Epochs: []keyring.Epoch{{Number: k.Epoch, Secret: k.Secret}},
+			})
+			n.m.Add(n.lib.Session(nil))
+			return nil
+		},
+		Refused: func(err error) { n.t.Error("refused:", err) },
+	})
+}
+
+func (n *node) add(count int, prefix string) {
+	var drafts []record.Draft
+	for i := range count {
+		d := can.Digest(sha256.Sum256(fmt.Appendf(nil, "%s%d", prefix, i)))
+		draft, err := n.lib.Announcement(record.Announce, d, record.AssetBody{Size: 1, Root: [32]byte{1}, MIMEType: "text/plain"})
+		require.NoError(n.t, err)
+		drafts = append(drafts, draft)
+	}
+	require.NoError(n.t, n.lib.Say(n.t.Context(), drafts...))
+}
+
+func (n *node) live() int64 {
+	if n.lib == nil {
+		return -1
+	}
+	return n.lib.Counts().Live
+}
+
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 600 {
+		synctest.Wait()
+		if ok() {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+	require.FailNow(t, "never happened: "+what)
+}
+
+func TestMembersConvergeAndPushLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a, b, c := newNode(t, net), newNode(t, net), newNode(t, net)
+		a.create("photos")
+		a.add(3000, "a")
+		b.join(a.invite(capability.Read | capability.Write | capability.Invite))
+		await(t, "b has what a announced", func() bool { return b.live() == 3000 })
+		c.join(b.invite(capability.Read | capability.Write))
+		await(t, "c has it too", func() bool { return c.live() == 3000 })
+		await(t, "c meets a", func() bool { return len(c.m.Peers(c.lib.ID())) == 2 })
+		c.add(5, "c")
+		await(t, "live push reaches all", func() bool { return a.live() == 3005 && b.live() == 3005 })
+		for _, n := range []*node{a, b, c} {
+			n.close()
+		}
+	})
+}
+
+func TestReadersCannotWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a, b := newNode(t, net), newNode(t, net)
+		a.create("photos")
+		b.join(a.invite(capability.Read))
+		await(t, "b joined", func() bool { return b.lib != nil && len(b.m.Peers(b.lib.ID())) == 1 })
+		await(t, "control set known", func() bool { return len(b.lib.Members()) == 2 })
+		draft, err := b.lib.Announcement(record.Announce, can.Digest{1}, record.AssetBody{Size: 1, Root: [32]byte{1}})
+		require.NoError(t, err)
+		require.ErrorIs(t, b.lib.Say(t.Context(), draft), control.ErrForbidden)
+		_, err = b.lib.Invite(t.Context(), capability.InviteOptions{Rights: capability.Read}, nil)
+		require.ErrorIs(t, err, control.ErrForbidden)
+		a.close()
+		b.close()
+	})
+}
+
+func TestPartitionedMembersConvergeWhenTheyMeetAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a, b := newNode(t, net), newNode(t, net)
+		a.create("photos")
+		b.join(a.invite(capability.Read | capability.Write))
+		await(t, "b joined", func() bool { return b.live() == 0 && len(b.lib.Members()) == 2 })
+		net.Partition([]transport.PeerID{a.tr.ID()}, []transport.PeerID{b.tr.ID()})
+		a.add(100, "a")
+		b.add(200, "b")
+		time.Sleep(10 * time.Minute)
+		require.EqualValues(t, 100, a.live())
+		require.EqualValues(t, 200, b.live())
+		net.Heal()
+		await(t, "both have all", func() bool { return a.live() == 300 && b.live() == 300 })
+		a.close()
+		b.close()
+	})
+}

@@ -56,6 +56,7 @@ func TestEvents(t *testing.T) {
 	edited := ts.do("PATCH", "/asset/"+a.Hash.String(), "application/json", strings.NewReader(`{"tags":"t"}`)).asset(t)
 	trashed := ts.do("DELETE", "/asset/"+a.Hash.String(), "", nil).asset(t)
 	restored := ts.put("x")
+	last := ""
 	for _, want := range []struct {
 		kind string
 		a    asset
@@ -64,11 +65,9 @@ func TestEvents(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, want.kind, e.kind)
 		require.Equal(t, want.a, e.asset)
-		l := ts.list("/list?changed_since=" + e.id)
-		if want.a.Hash == restored.Hash && want.kind == eventNew && want.a.Timestamp == restored.Timestamp && e.asset.Tags == nil {
-			require.Empty(t, l.Items)
-		}
+		last = e.id
 	}
+	require.Empty(t, ts.list("/list?changed_since="+last).Items) // an event's id is a cursor
 	require.NoError(t, ts.svc.Close())
 	_, ok := next()
 	require.False(t, ok)

@@ -83,7 +83,7 @@ func (s *State) judge(r record.Record) (in *cert, missing capability.CertID, err
 				return nil, id, nil
 			}
 		}
-		if err := s.verify(in); err != nil {
+		if err := s.prove(in); err != nil {
 			return nil, missing, err
 		}
 	}
@@ -158,8 +158,8 @@ func carried(r record.Record) (*cert, error) {
 	return c, nil
 }
 
-// verify verifies a certificate whose parent and admitter count.
-func (s *State) verify(in *cert) error {
+// prove verifies a certificate whose parent and admitter count.
+func (s *State) prove(in *cert) error {
 	if have := s.certs[in.ID()]; have != nil && bytes.Equal(have.Encode(), in.Encode()) {
 		in.grant = have.grant
 		return nil
@@ -172,7 +172,7 @@ func (s *State) verify(in *cert) error {
 		}
 		ch = up.With(in.Cert)
 	}
-	g, err := ch.Verify(s.library, s.Grant)
+	g, err := s.verify(ch, s.library, s.Grant)
 	if errors.Is(err, capability.ErrAdmitter) {
 		// All admitters count already, so this is not for want of knowledge.
 		return fmt.Errorf("%w: %w", ErrInvalid, err)

@@ -51,8 +51,10 @@ type State struct {
 	// newest holds the only description kept of each author and certificate.
 	newest  map[speaker]record.ID
 	waiting waiting
-	limit   int       // MaxRecords
 	digest  *[32]byte // of valid; nil when out of date
+
+	limit  int    // MaxRecords
+	verify verify // capability.Chain.Verify
 }
 
 // cert is a verified certificate and the valid records that carry it: several
@@ -64,6 +66,8 @@ type cert struct {
 	grant    capability.Grant
 	carriers []record.ID
 }
+
+type verify func(capability.Chain, [32]byte, func(capability.CertID) (capability.Grant, error)) (capability.Grant, error)
 
 type speaker struct {
 	author [32]byte
@@ -79,6 +83,7 @@ func New(library [32]byte) *State {
 		newest:  map[speaker]record.ID{},
 		waiting: newWaiting(),
 		limit:   MaxRecords,
+		verify:  capability.Chain.Verify,
 	}
 }
 

@@ -71,7 +71,7 @@ func (c *HTTPClient) Ingest(parent context.Context, in Ingest) (Asset, error) {
 
 	m.wait()
 	resp, err := c.http.Do(req)
-	if err == nil && !up.complete() {
+	if err == nil && !up.sealed() {
 		// The answer came before the body was sent and gets a deadline of its own.
 		m.waitFor(c.opts.AnswerTimeout, errTimeout)
 	}

@@ -242,6 +242,9 @@ func (b *body) end() error {
 
 // next reads from the service on the meter.
 func (b *body) next(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err // whatever may still be buffered
+	}
 	for range 100 {
 		b.meter.wait()
 		n, err := b.resp.Body.Read(p)

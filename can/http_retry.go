@@ -32,13 +32,15 @@ func (c *HTTPClient) checkRetry(ctx context.Context, resp *http.Response, err er
 	if err != nil {
 		return true, nil
 	}
+	wait := parseRetryAfter(resp.Header.Get("Retry-After"), c.opts.Now())
+	if !a.deadline.IsZero() && time.Until(a.deadline) <= wait {
+		return false, nil // the caller learns how long to wait
+	}
 	switch resp.StatusCode {
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		wait := parseRetryAfter(resp.Header.Get("Retry-After"), c.opts.Now())
-		return a.deadline.IsZero() || time.Until(a.deadline) > wait, nil
 	case http.StatusInternalServerError:
 		return !a.asset, nil
-	case http.StatusBadGateway, http.StatusGatewayTimeout:
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable,
+		http.StatusBadGateway, http.StatusGatewayTimeout:
 		return true, nil
 	}
 	return false, nil

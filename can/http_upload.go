@@ -12,6 +12,16 @@ import (
 // awaitClose bounds the wait for a transport that does not let go of a body.
 const awaitClose = 5 * time.Second
 
+// States of an upload. The step out of uploadOpen is taken once: either the tail
+// goes out, or the outcome is judged first and the tail never will.
+const (
+	uploadOpen int32 = iota
+	uploadSealed
+	uploadShut
+)
+
+var errShut = errors.New("request was given up")
+
 // upload is the body of an ingest: head, content, tail. It withholds the tail
 // until the content turned out to be exactly as long as announced.
 type upload struct {
@@ -23,7 +33,7 @@ type upload struct {
 	meter      *meter
 	answer     time.Duration
 
-	sealed atomic.Bool // the tail was handed out
+	state  atomic.Int32 // uploadOpen, and then one of the others for good
 	failed atomic.Pointer[error]
 	once   sync.Once
 	closed chan struct{}
@@ -36,8 +46,12 @@ func newUpload(head []byte, src io.ReadCloser, size int64, tail []byte, m *meter
 	}
 }
 
-// complete reports whether the service can have the whole asset.
-func (u *upload) complete() bool { return u.sealed.Load() }
+// complete reports whether the service can have the whole asset. When it can't
+// yet, it never will: a transport may still be sending after the request has
+// returned, and must not complete what was judged to be incomplete.
+func (u *upload) complete() bool { return !u.state.CompareAndSwap(uploadOpen, uploadShut) && u.sealed() }
+
+func (u *upload) sealed() bool { return u.state.Load() == uploadSealed }
 
 // sourceError returns the error of the content, if it had one.
 func (u *upload) sourceError() error {
@@ -56,7 +70,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		return n, err
 	}
 	u.pending = n
-	if u.sealed.Load() {
+	if u.sealed() {
 		u.meter.waitFor(u.answer, errTimeout)
 	} else {
 		u.meter.wait()
@@ -98,7 +112,9 @@ func (u *upload) read(p []byte) (int, error) {
 	if len(u.tail) == 0 {
 		return 0, io.EOF
 	}
-	u.sealed.Store(true)
+	if !u.state.CompareAndSwap(uploadOpen, uploadSealed) && !u.sealed() {
+		return 0, errShut
+	}
 	n := copy(p, u.tail)
 	u.tail = u.tail[n:]
 	return n, nil

@@ -160,6 +160,7 @@ func (s *Service) enter(c Call) *Action {
 	if c.Route == RouteAsset {
 		s.ledger.assets[c.Handle]++
 	}
+	var act *Action
 	for _, i := range s.faults {
 		f := &i.f
 		switch {
@@ -168,12 +169,12 @@ func (s *Service) enter(c Call) *Action {
 			continue
 		}
 		i.seen++
-		if i.seen < f.Nth || f.Times > 0 && i.fired >= f.Times ||
+		if act != nil || i.seen < f.Nth || f.Times > 0 && i.fired >= f.Times ||
 			f.Probability > 0 && s.rng.Float64() >= f.Probability {
 			continue
 		}
 		i.fired++
-		return &f.Action
+		act = &f.Action
 	}
-	return nil
+	return act
 }

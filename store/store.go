@@ -31,9 +31,10 @@ import (
 //   - a read-only transaction refuses writes with [ErrReadOnly]; one that was
 //     committed or discarded fails with [ErrDone]; Discard may follow Commit.
 //
-// A read counts for conflicts by key: of a Query, those keys that it yielded. A
-// key that appears where a Query found none is no conflict. A transaction that
-// only writes conflicts with none.
+// A read counts for conflicts by key: of a Query at least those keys that it
+// yielded, but a key that appears where a Query found none is no conflict. A
+// transaction that only writes conflicts with none. A conflict may be reported
+// where there was none, so commits that conflict are to be tried again.
 //
 // A Batch need not be atomic. All methods are safe for concurrent use; a single
 // transaction is used by one goroutine.

@@ -169,13 +169,19 @@ func settings(dir string) badgerdb.Options {
 }
 
 // verify looks for damage that badger would pass over in silence.
-func verify(db *badgerdb.DB, bridge *logBridge, opts Options) error {
+func verify(db *badgerdb.DB, bridge *logBridge, opts Options) (err error) {
 	if bridge.ignored.Load() {
 		return fmt.Errorf("%w: a table could not be read", store.ErrCorrupt)
 	}
 	if opts.SkipVerify {
 		return nil
 	}
+	defer func() {
+		// Badger v4.9.6 follows a nil pointer after a checksum that is wrong.
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: a table has a wrong checksum", store.ErrCorrupt)
+		}
+	}()
 	if err := db.VerifyChecksum(); err != nil {
 		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
 	}
@@ -255,11 +261,11 @@ func getSize(t *badgerdb.Txn, key ds.Key) (int, error) {
 	return n, nil
 }
 
-// sizeOf returns the size of a value. Of those in the value log badger only
-// knows it roughly.
+// sizeOf returns the size of a value. Of those in the value log badger knows it
+// only roughly, and of those that the transaction wrote itself not at all.
 func sizeOf(item *badgerdb.Item) (int, error) {
 	n := int(item.ValueSize())
-	if n < largeValue-64 {
+	if n > 0 && n < largeValue-64 {
 		return n, nil
 	}
 	err := item.Value(func(v []byte) error {

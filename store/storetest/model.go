@@ -1,0 +1,213 @@
+package storetest
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/cansync/cansync/store"
+)
+
+// model is what a store is compared with: a map, and up to three transactions
+// that each have their view.
+type model struct {
+	data    map[string]string
+	txns    []*modelTxn
+	clock   int
+	written map[string]int // when a key was written last
+}
+
+type modelTxn struct {
+	x       ds.Txn
+	start   int
+	view    map[string]string
+	reads   map[string]bool
+	writes  map[string]*string // nil: deleted
+	queried bool               // may conflict over keys that it did not yield
+}
+
+var modelKeys = []string{"/a", "/a/b", "/a/c", "/a0", "/ab", "/b", "/b/\xff", "/b/c/d"}
+
+func testModel(t *testing.T, c Config) {
+	dir := t.TempDir()
+	s := c.Open(t, dir)
+	defer func() { require.NoError(t, s.Close()) }()
+	outer, conflicts, commits := t, 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		m := &model{data: make(map[string]string), written: make(map[string]int)}
+		for _, k := range modelKeys {
+			require.NoError(t, s.Delete(ctx, ds.RawKey(k)))
+		}
+		defer func() {
+			for _, x := range m.txns {
+				x.x.Discard(ctx)
+			}
+		}()
+		drawKey := rapid.SampledFrom(modelKeys)
+		drawValue := rapid.StringN(0, 4, 8)
+		write := func(k string) {
+			m.clock++
+			m.written[k] = m.clock
+		}
+		pick := func(t *rapid.T) *modelTxn {
+			if len(m.txns) == 0 {
+				t.Skip("no transaction")
+			}
+			return rapid.SampledFrom(m.txns).Draw(t, "txn")
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"put": func(t *rapid.T) {
+				k, v := drawKey.Draw(t, "key"), drawValue.Draw(t, "value")
+				require.NoError(t, s.Put(ctx, ds.RawKey(k), []byte(v)))
+				m.data[k] = v
+				write(k)
+			},
+			"delete": func(t *rapid.T) {
+				k := drawKey.Draw(t, "key")
+				require.NoError(t, s.Delete(ctx, ds.RawKey(k)))
+				delete(m.data, k)
+				write(k)
+			},
+			"get": func(t *rapid.T) { compareKey(t, s, m.data, drawKey.Draw(t, "key")) },
+			"begin": func(t *rapid.T) {
+				if len(m.txns) == 3 {
+					t.Skip("enough")
+				}
+				x, err := s.NewTransaction(ctx, false)
+				require.NoError(t, err)
+				m.txns = append(m.txns, &modelTxn{
+					x: x, start: m.clock, view: maps.Clone(m.data), reads: make(map[string]bool), writes: make(map[string]*string),
+				})
+			},
+			"txnGet": func(t *rapid.T) {
+				x, k := pick(t), drawKey.Draw(t, "key")
+				compareKey(t, x.x, x.view, k)
+				x.read(k)
+			},
+			"txnPut": func(t *rapid.T) {
+				x, k, v := pick(t), drawKey.Draw(t, "key"), drawValue.Draw(t, "value")
+				require.NoError(t, x.x.Put(ctx, ds.RawKey(k), []byte(v)))
+				x.view[k], x.writes[k] = v, &v
+			},
+			"txnDelete": func(t *rapid.T) {
+				x, k := pick(t), drawKey.Draw(t, "key")
+				require.NoError(t, x.x.Delete(ctx, ds.RawKey(k)))
+				delete(x.view, k)
+				x.writes[k] = nil
+			},
+			"txnQuery": func(t *rapid.T) {
+				x := pick(t)
+				x.queried = true
+				for _, k := range compareQuery(t, x.x, x.view) {
+					x.read(k)
+				}
+			},
+			"discard": func(t *rapid.T) {
+				x := pick(t)
+				x.x.Discard(ctx)
+				m.drop(x)
+			},
+			"commit": func(t *rapid.T) {
+				x := pick(t)
+				err := x.x.Commit(ctx)
+				m.drop(x)
+				if x.stale(m) && len(x.writes) > 0 {
+					require.ErrorIs(t, err, store.ErrConflict)
+					conflicts++
+					return
+				}
+				if x.queried && errors.Is(err, store.ErrConflict) {
+					return
+				}
+				require.NoError(t, err)
+				commits++
+				for k, v := range x.writes {
+					if v == nil {
+						delete(m.data, k)
+					} else {
+						m.data[k] = *v
+					}
+					write(k)
+				}
+			},
+			"reopen": func(t *rapid.T) {
+				if !c.Persistent || len(m.txns) > 0 || rapid.IntRange(0, 9).Draw(t, "dice") > 0 {
+					t.Skip("not now")
+				}
+				require.NoError(t, s.Close())
+				s = c.Open(outer, dir)
+			},
+			"": func(t *rapid.T) { compareQuery(t, s, m.data) },
+		})
+	})
+	require.NotZero(t, conflicts)
+	require.NotZero(t, commits)
+}
+
+// read notes that the transaction depends on k.
+func (x *modelTxn) read(k string) {
+	if _, own := x.writes[k]; !own {
+		x.reads[k] = true
+	}
+}
+
+// stale says whether another wrote what the transaction read.
+func (x *modelTxn) stale(m *model) bool {
+	for k := range x.reads {
+		if m.written[k] > x.start {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *model) drop(x *modelTxn) {
+	m.txns = slices.DeleteFunc(m.txns, func(y *modelTxn) bool { return x == y })
+}
+
+func compareKey(t *rapid.T, r ds.Read, want map[string]string, k string) {
+	got, err := r.Get(ctx, ds.RawKey(k))
+	v, ok := want[k]
+	if !ok {
+		require.True(t, errors.Is(err, ds.ErrNotFound), "%q: %v", k, err)
+		return
+	}
+	require.NoError(t, err, "%q", k)
+	require.Equal(t, v, string(got), "%q", k)
+}
+
+// compareQuery runs a query on the store and the map and returns the keys that
+// the store yielded.
+func compareQuery(t *rapid.T, r ds.Read, data map[string]string) []string {
+	prefix := rapid.SampledFrom([]string{"", "/a", "/b", "/b/c", "/none"}).Draw(t, "prefix")
+	all := below(slices.Sorted(maps.Keys(data)), prefix)
+	order := []query.Order{query.OrderByKey{}}
+	if rapid.Bool().Draw(t, "descending") {
+		order = []query.Order{query.OrderByKeyDescending{}}
+		slices.Reverse(all)
+	}
+	offset, limit := rapid.IntRange(0, 3).Draw(t, "offset"), rapid.IntRange(0, 3).Draw(t, "limit")
+	seen := all
+	want := all[min(offset, len(all)):]
+	if limit > 0 {
+		want = want[:min(limit, len(want))]
+		seen = seen[:min(offset+limit, len(seen))]
+	}
+	res, err := r.Query(ctx, query.Query{Prefix: prefix, Orders: order, Offset: offset, Limit: limit})
+	require.NoError(t, err)
+	got, err := res.Rest()
+	require.NoError(t, err)
+	require.NoError(t, res.Close())
+	require.Len(t, got, len(want))
+	for i, e := range got {
+		require.Equal(t, want[i], e.Key)
+		require.Equal(t, data[e.Key], string(e.Value))
+	}
+	return seen
+}

@@ -36,8 +36,7 @@ const (
 	ReachabilityUnknown Reachability = iota
 	// ReachabilityPublic says that the node can be dialled.
 	ReachabilityPublic
-	// ReachabilityPrivate says that the node cannot be dialled: it reserves a
-	// place at a relay at once.
+	// ReachabilityPrivate says that the node cannot be dialled.
 	ReachabilityPrivate
 )
 
@@ -59,9 +58,9 @@ type Config struct {
 	// /p2p/<id>. Given in a Public network they take the place of the public
 	// bootstrap peers; in a LAN they are refused, for there is no DHT.
 	Bootstrap []string
-	// Relay are relays to use, multiaddrs ending in /p2p/<id>. Given in a Public
-	// network they take the place of relays found in the DHT; in a LAN they are
-	// refused.
+	// Relay are relays to use, multiaddrs ending in /p2p/<id>. The node keeps a
+	// place at each, unless it is said to be public. Given in a Public network
+	// they take the place of relays found in the DHT; in a LAN they are refused.
 	Relay []string
 	// ServeRelay makes the node a relay for others and counts as
 	// [ReachabilityPublic]; nil means it is none. Not in a LAN.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cansync/cansync/transport"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -36,4 +37,9 @@ func start(t testing.TB, edit func(*Config)) *Transport {
 
 func info(t *Transport) transport.PeerInfo {
 	return transport.PeerInfo{ID: t.ID(), Addrs: t.Addrs()}
+}
+
+func rsaKey() (crypto.PrivKey, error) {
+	priv, _, err := crypto.GenerateRSAKeyPair(2048, rand.Reader)
+	return priv, err
 }

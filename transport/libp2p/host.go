@@ -31,7 +31,7 @@ const userAgent = "cansync"
 
 // newHost builds a host that does not listen yet. When it fails, nothing of it
 // is left.
-func newHost(s *settings, relays autorelay.PeerSource) (h host.Host, err error) {
+func newHost(s *settings, relays autorelay.PeerSource, reserved *reservations) (h host.Host, err error) {
 	var undo []func() error
 	defer func() {
 		if err == nil {
@@ -80,7 +80,7 @@ func newHost(s *settings, relays autorelay.PeerSource) (h host.Host, err error) 
 	} else {
 		opts = append(opts, golibp2p.Security(libp2ptls.ID, libp2ptls.New), golibp2p.Security(noise.ID, noise.New))
 	}
-	opts = append(opts, s.reachOptions(relays)...)
+	opts = append(opts, s.reachOptions(relays, reserved)...)
 	if s.Metrics == nil {
 		opts = append(opts, golibp2p.DisableMetrics())
 	} else {
@@ -90,7 +90,7 @@ func newHost(s *settings, relays autorelay.PeerSource) (h host.Host, err error) 
 }
 
 // reachOptions are the options that depend on the network.
-func (s *settings) reachOptions(relays autorelay.PeerSource) []golibp2p.Option {
+func (s *settings) reachOptions(relays autorelay.PeerSource, reserved *reservations) []golibp2p.Option {
 	if s.Network == LAN {
 		return []golibp2p.Option{
 			golibp2p.DisableRelay(),
@@ -104,8 +104,12 @@ func (s *settings) reachOptions(relays autorelay.PeerSource) []golibp2p.Option {
 	opts := []golibp2p.Option{
 		golibp2p.EnableRelay(),
 		golibp2p.EnableHolePunching(),
-		golibp2p.EnableNATService(),
 		golibp2p.EnableAutoNATv2(),
+	}
+	if s.Reachability != ReachabilityPrivate {
+		// A node that cannot be dialled would not use its AutoNAT service, and
+		// go-libp2p v0.51 would not close it.
+		opts = append(opts, golibp2p.EnableNATService())
 	}
 	switch s.Reachability {
 	case ReachabilityPublic:
@@ -114,12 +118,11 @@ func (s *settings) reachOptions(relays autorelay.PeerSource) []golibp2p.Option {
 		opts = append(opts, golibp2p.ForceReachabilityPrivate())
 	}
 	if s.ServeRelay != nil {
-		opts = append(opts, golibp2p.EnableRelayService(s.ServeRelay.options()...))
+		opts = append(opts, golibp2p.EnableRelayService(s.relayOptions()...))
 	}
-	retry := []autorelay.Option{autorelay.WithBootDelay(0), autorelay.WithBackoff(time.Minute), autorelay.WithMinInterval(10 * time.Second)}
 	switch {
 	case len(s.relay) > 0:
-		opts = append(opts, golibp2p.EnableAutoRelayWithStaticRelays(s.relay, retry...))
+		opts = append(opts, golibp2p.AddrsFactory(reserved.announce))
 	case s.Network == Public:
 		opts = append(opts, golibp2p.EnableAutoRelayWithPeerSource(relays, autorelay.WithMinInterval(30*time.Second)))
 	}
@@ -129,7 +132,7 @@ func (s *settings) reachOptions(relays autorelay.PeerSource) []golibp2p.Option {
 	return opts
 }
 
-// listen opens the listeners. Explicit addresses must all work, since someone
+// openListeners opens the listeners. Explicit addresses must all work, since someone
 // counts on each; a machine without IPv6 still has the other default ones.
 func (s *settings) openListeners(h host.Host) error {
 	var errs []error

@@ -39,6 +39,8 @@ type Transport struct {
 	mdns  *mdnsService                // nil when off
 	watch *watcher
 
+	reserved reservations
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	done   chan struct{} // closed when Close has finished
@@ -69,7 +71,8 @@ func New(cfg Config) (_ *Transport, err error) {
 		done: make(chan struct{}), streams: make(map[*stream]struct{}), handlers: make(map[protocol.ID]struct{}),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	if t.host, err = newHost(s, t.relayCandidates); err != nil {
+	t.reserved.held = make(map[peer.ID][]ma.Multiaddr)
+	if t.host, err = newHost(s, t.relayCandidates, &t.reserved); err != nil {
 		t.cancel()
 		return nil, err
 	}
@@ -100,6 +103,9 @@ func New(cfg Config) (_ *Transport, err error) {
 	t.spawn(t.measure)
 	if len(s.bootstrap)+len(s.relay) > 0 {
 		t.spawn(t.keepBootstrapped)
+	}
+	if len(s.relay) > 0 && s.Reachability != ReachabilityPublic {
+		t.spawn(t.keepReservations)
 	}
 	if !s.DisableMDNS {
 		t.mdns = newMDNS(t)
@@ -217,7 +223,8 @@ func (t *Transport) addrs() []ma.Multiaddr {
 	addrs := t.host.Addrs()
 	// Right after the start, the host does not know all of its own addresses yet.
 	if own, err := t.host.Network().InterfaceListenAddresses(); err == nil {
-		addrs = append(addrs, own...)
+		// A listener behind relays has no address of its own among them.
+		addrs = append(addrs, ma.FilterAddrs(own, func(a ma.Multiaddr) bool { return addrIP(a) != nil })...)
 	}
 	addrs = ma.FilterAddrs(addrs, t.gater.dialable)
 	return ma.Unique(addrs)

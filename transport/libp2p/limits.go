@@ -23,13 +23,14 @@ type Limits struct {
 	// ConnsPerPeer is the limit of connections with one peer; default 16.
 	ConnsPerPeer int
 	// ConnsPerIP is the limit of connections with one public IPv4 address or one
-	// IPv6 /56; default 64, so that several nodes behind one NAT fit. Addresses
-	// of private networks have four times as many, loopback has no such limit.
+	// IPv6 /56; default 64, so that several nodes behind one NAT fit. The
+	// addresses of one private range (such as 10.0.0.0/8) share four times as
+	// many; loopback has no such limit.
 	ConnsPerIP int
 	// ConnRate is how many new inbound connections per second one public IPv4
 	// address or IPv6 /56 may open for long, with bursts of ConnsPerIP; default
-	// 4. Addresses of private networks have eight times as many, loopback has no
-	// such limit.
+	// 4. The addresses of one private range share eight times as many; loopback
+	// has no such limit.
 	ConnRate float64
 	// Handshakes is the limit of inbound connections and streams that are not
 	// yet authenticated or negotiated; default 64 connections.

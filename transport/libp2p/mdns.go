@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cansync/cansync/transport"
@@ -27,6 +28,9 @@ const (
 	mdnsAgain   = 30 * time.Second // pause after a failure
 	mdnsSettle  = time.Second      // addresses change in bursts
 	mdnsEntries = 64
+	// mdnsSeen is after how many announcements listening starts afresh: zeroconf
+	// remembers each until it expires, and anyone may make up names.
+	mdnsSeen = 4096
 )
 
 // mdnsService announces the node on the local network and listens for others, by
@@ -37,6 +41,7 @@ type mdnsService struct {
 	t       *Transport
 	name    string
 	changed chan struct{}
+	full    atomic.Bool // the current listener has seen mdnsSeen
 }
 
 // newMDNS returns nil if the node listens on loopback only, where there is
@@ -78,6 +83,9 @@ func (m *mdnsService) run() {
 	stop := func() {}
 	for {
 		wait := (<-chan time.Time)(nil)
+		if m.full.Swap(false) {
+			now = round{ips: []string{"stale"}} // equal to no plan
+		}
 		if next := m.plan(); !next.equal(now) {
 			stop()
 			var err error
@@ -191,13 +199,17 @@ func (m *mdnsService) start(ctx context.Context, r round) (stop func(), err erro
 	}()
 	go func() {
 		defer close(read)
-		for {
+		for seen := 1; ; seen++ {
 			select {
 			case e, ok := <-entries:
 				if !ok {
 					return
 				}
 				m.found(e.Text)
+				if seen == mdnsSeen {
+					m.full.Store(true)
+					m.refresh()
+				}
 			case <-browsed:
 				return
 			}

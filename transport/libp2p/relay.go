@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // RelayService says how much a node relays for others, by the circuit relay
@@ -54,7 +55,8 @@ func orDefault[T int | int64](v, def T) T {
 	return v
 }
 
-func (r RelayService) options() []relay.Option {
+func (s *settings) relayOptions() []relay.Option {
+	r := s.ServeRelay
 	res := relay.DefaultResources()
 	res.MaxReservations = orDefault(r.MaxReservations, 256)
 	res.MaxReservationsPerIP = orDefault(r.MaxReservationsPerIP, 64)
@@ -74,6 +76,13 @@ func (r RelayService) options() []relay.Option {
 		}
 	}
 	opts := []relay.Option{relay.WithResources(res)}
+	if s.Network == Private {
+		// A private network may live on private addresses as a whole.
+		out := reachesOut(s.listen)
+		opts = append(opts, relay.WithReservationAddressFilter(func(a ma.Multiaddr) bool {
+			return !out || !manet.IsIPLoopback(a)
+		}))
+	}
 	if len(r.Allow) > 0 {
 		acl := make(relayACL, len(r.Allow))
 		for _, p := range r.Allow {

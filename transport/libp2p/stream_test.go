@@ -173,8 +173,9 @@ func TestReset(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := start(t, func(c *Config) { c.Listen = listen })
 			b := start(t, func(c *Config) { c.Listen = listen })
-			failed := make(chan error, 1)
+			failed, held := make(chan error, 1), make(chan struct{})
 			b.Handle(echoProto, func(s transport.Stream) {
+				close(held)
 				_, err := io.Copy(io.Discard, s)
 				failed <- err
 				_ = s.Close()
@@ -183,6 +184,7 @@ func TestReset(t *testing.T) {
 			require.NoError(t, err)
 			_, err = s.Write([]byte{1})
 			require.NoError(t, err)
+			<-held
 			require.NoError(t, s.Reset())
 			require.NoError(t, s.Reset())
 			_, err = s.Write([]byte{1})

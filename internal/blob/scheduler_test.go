@@ -45,6 +45,7 @@ type world struct {
 	steps   int
 	orders  []Run
 	stalled int
+	breaks  int // how often the first peer's connection breaks again
 }
 
 func newWorld(t require.TestingT, have *Bitmap, cfg SchedulerConfig, peers ...*peer) *world {
@@ -157,6 +158,10 @@ func (w *world) run() time.Duration {
 			w.now = next
 			who.left = false
 			require.True(w.t, w.s.Add(who.name))
+			if who == w.peers[0] && w.breaks > 0 {
+				w.breaks--
+				who.goneAfter = who.sent + 5
+			}
 		default:
 			if next.After(w.now) {
 				w.now = next
@@ -190,9 +195,9 @@ func TestSchedulerBadPeers(t *testing.T) {
 
 func TestSchedulerSharesBySpeed(t *testing.T) {
 	fast, slow := honest("fast", 80*mb), honest("slow", 20*mb)
-	w := newWorld(t, NewBitmap(64*1024), SchedulerConfig{}, fast, slow)
+	w := newWorld(t, NewBitmap(16*1024), SchedulerConfig{}, fast, slow)
 	took := w.run()
-	ideal := time.Duration(1024 * float64(1<<20) / (100 * mb) * float64(time.Second))
+	ideal := time.Duration(256 * float64(1<<20) / (100 * mb) * float64(time.Second))
 	require.Less(t, took, ideal*11/10)
 	require.InDelta(t, 4, float64(fast.sent)/float64(slow.sent), 0.5)
 	require.InDelta(t, 80*mb, w.s.Rate("fast"), 12*mb) // each run waits 2 ms
@@ -201,7 +206,7 @@ func TestSchedulerSharesBySpeed(t *testing.T) {
 		longest = max(longest, run.Count)
 	}
 	require.Equal(t, uint64(256), longest, "runs grow with speed")
-	require.Equal(t, Run{First: 64*1024 - 16, Count: 16}, w.orders[0], "the end goes first")
+	require.Equal(t, Run{First: 16*1024 - 16, Count: 16}, w.orders[0], "the end goes first")
 }
 
 func TestSchedulerLoneStaller(t *testing.T) {
@@ -247,19 +252,16 @@ func TestSchedulerLoneStaller(t *testing.T) {
 }
 
 func TestSchedulerDisconnects(t *testing.T) {
-	// A connection that breaks at many places, as after relay resets.
-	p := honest("p", 50*mb)
+	// Both connections break, again and again for one of them, as after resets of a
+	// relay.
+	p, q := honest("p", 50*mb), honest("q", mb)
 	p.goneAfter, p.back = 7, time.Second
-	q := honest("q", 50*mb)
 	q.goneAfter, q.back = 90, 2*time.Second
 	w := newWorld(t, NewBitmap(1024), SchedulerConfig{}, p, q)
-	for i := range 20 {
-		if i%2 == 0 {
-			p.goneAfter = p.sent + 11*i + 3
-		}
-	}
+	w.breaks = 5
 	w.run()
-	require.LessOrEqual(t, w.sent-1024, uint64(1024*5/100))
+	require.Zero(t, w.breaks)
+	require.LessOrEqual(t, (w.sent-1024)*100, uint64(1024*5))
 }
 
 // TestSchedulerAnyWorld: with one honest source every blob arrives, whatever the
@@ -267,7 +269,7 @@ func TestSchedulerDisconnects(t *testing.T) {
 func TestSchedulerAnyWorld(t *testing.T) {
 	overtaken := uint64(0)
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.Uint64Range(1, 1500).Draw(t, "groups")
+		n := rapid.Uint64Range(1, 600).Draw(t, "groups")
 		have := NewBitmap(n)
 		for range rapid.IntRange(0, 3).Draw(t, "parts there") {
 			have.Set(Run{First: rapid.Uint64Range(0, n-1).Draw(t, "first"), Count: rapid.Uint64Range(0, n/2).Draw(t, "count")})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/cansync/cansync/can"
@@ -54,7 +55,7 @@ type txn struct {
 func (t *txn) onCommit(fn func()) { t.after = append(t.after, fn) }
 
 type statements struct {
-	insert, update, byHash, addTag, dropTag, setState *sql.Stmt
+	insert, update, byHash, dropTag, setState *sql.Stmt
 }
 
 func startWriter(ctx context.Context, x *index, flush func() error) (*writer, error) {
@@ -70,7 +71,6 @@ func startWriter(ctx context.Context, x *index, flush func() error) (*writer, er
 		{&w.stmts.insert, "INSERT INTO assets (seq, hash, timestamp, size, mime_type, application, user, description, tags, human_filename, human_path, trashed, corrupted) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (hash) DO NOTHING"},
 		{&w.stmts.update, "UPDATE assets SET seq=?, hash=?, timestamp=?, size=?, mime_type=?, application=?, user=?, description=?, tags=?, human_filename=?, human_path=?, trashed=?, corrupted=? WHERE id=?"},
 		{&w.stmts.byHash, "SELECT " + columns + " FROM assets WHERE hash = ?"},
-		{&w.stmts.addTag, "INSERT OR IGNORE INTO asset_tags (tag, id) VALUES (?, ?)"},
 		{&w.stmts.dropTag, "DELETE FROM asset_tags WHERE tag = ? AND id = ?"},
 		{&w.stmts.setState, "INSERT INTO state (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"},
 	} {
@@ -242,13 +242,18 @@ func (t *txn) remove(a *asset) error {
 	return err
 }
 
+// addTags takes one statement for all tags, because the driver prepares each
+// execution anew.
 func (t *txn) addTags(a *asset) error {
-	for _, tag := range a.Tags {
-		if _, err := t.w.stmts.addTag.Exec(tag, a.id); err != nil {
-			return err
-		}
+	if len(a.Tags) == 0 {
+		return nil
 	}
-	return nil
+	args := make([]any, 0, 2*len(a.Tags))
+	for _, tag := range a.Tags {
+		args = append(args, tag, a.id)
+	}
+	_, err := t.w.conn.ExecContext(context.Background(), "INSERT OR IGNORE INTO asset_tags (tag, id) VALUES (?, ?)"+strings.Repeat(", (?, ?)", len(a.Tags)-1), args...)
+	return err
 }
 
 // byHash finds one asset as it stands inside the transaction.

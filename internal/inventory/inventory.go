@@ -107,8 +107,12 @@ func decodeItem(handle string, b []byte) (Item, error) {
 	return i, rd.End()
 }
 
-// Inventory is safe for concurrent use; it keeps everything in the store.
-type Inventory struct{ s store.Store }
+// Inventory is safe for concurrent use; it keeps everything in the store but the
+// ingests in flight.
+type Inventory struct {
+	s        store.Store
+	expected expected
+}
 
 // New returns the inventory kept in s.
 func New(s store.Store) *Inventory { return &Inventory{s: s} }

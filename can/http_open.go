@@ -242,8 +242,12 @@ func (b *body) end() error {
 
 // next reads from the service on the meter.
 func (b *body) next(p []byte) (int, error) {
+	// Whatever may still be buffered.
+	if b.c.closing.Err() != nil {
+		b.cancel(ErrClosed)
+	}
 	if err := b.ctx.Err(); err != nil {
-		return 0, err // whatever may still be buffered
+		return 0, err
 	}
 	for range 100 {
 		b.meter.wait()

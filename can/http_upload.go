@@ -49,7 +49,9 @@ func newUpload(head []byte, src io.ReadCloser, size int64, tail []byte, m *meter
 // complete reports whether the service can have the whole asset. When it can't
 // yet, it never will: a transport may still be sending after the request has
 // returned, and must not complete what was judged to be incomplete.
-func (u *upload) complete() bool { return !u.state.CompareAndSwap(uploadOpen, uploadShut) && u.sealed() }
+func (u *upload) complete() bool {
+	return !u.state.CompareAndSwap(uploadOpen, uploadShut) && u.sealed()
+}
 
 func (u *upload) sealed() bool { return u.state.Load() == uploadSealed }
 

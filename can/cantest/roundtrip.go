@@ -66,6 +66,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	<-w.head
 	if w.err != nil {
 		stop()
+		_ = pr.CloseWithError(w.err) // the handler may be about to answer
 		cancel(w.err)
 		return nil, w.err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,14 +233,16 @@ func TestFailedCommitLeavesNothing(t *testing.T) {
 }
 
 func TestVerifyIntervalSurvivesRestart(t *testing.T) {
-	now := time.UnixMilli(1700000000000)
-	ts := start(t, Config{Now: func() time.Time { return now }})
+	var now atomic.Int64 // the service's own goroutines read it too
+	now.Store(1700000000000)
+	pass := func(d time.Duration) { now.Add(d.Milliseconds()) }
+	ts := start(t, Config{Now: func() time.Time { return time.UnixMilli(now.Load()) }})
 	require.Equal(t, DefaultVerifyInterval, ts.svc.nextVerify(t.Context()))
 	_, err := ts.svc.verify(t.Context(), nil)
 	require.NoError(t, err)
 	ts = ts.again()
-	now = now.Add(10 * time.Hour)
+	pass(10 * time.Hour)
 	require.Equal(t, 14*time.Hour, ts.svc.nextVerify(t.Context()))
-	now = now.Add(100 * time.Hour)
+	pass(100 * time.Hour)
 	require.Equal(t, verifyDelay, ts.svc.nextVerify(t.Context()))
 }

@@ -43,6 +43,13 @@ type Store interface {
 	ds.TxnDatastore
 }
 
+// Sizes that every store takes, in bytes, alone in a transaction; larger ones
+// fail with [ErrTooLarge].
+const (
+	MaxKey   = 65_000
+	MaxValue = 1<<20 - 1<<10
+)
+
 // Errors of a store, to be matched with errors.Is. An absent key is
 // go-datastore's ErrNotFound.
 var (

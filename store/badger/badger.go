@@ -1,7 +1,7 @@
 // Package badger keeps a store in a directory, with badger.
 //
 // It is opened for durability and a small footprint: every commit is synced
-// before it is acknowledged (concurrent commits share one sync), checksums are
+// before it is acknowledged (concurrent commits share a sync), checksums are
 // verified, and writes are refused with [store.ErrNoSpace] while the disk has
 // less free space than a reserve. The last is not a courtesy: badger writes
 // through memory maps, and a full disk would kill the process with SIGBUS.
@@ -40,8 +40,7 @@ const (
 	valueLogSize  = 32 << 20
 	numMemtables  = 2
 	blockCache    = 16 << 20
-	largeValue    = 1 << 20 // from here on values go to the value log
-	maxKey        = 65_000
+	largeValue    = 1 << 20 // from here on badger uses the value log; see store.MaxValue
 	numCompactors = 2
 )
 
@@ -78,6 +77,7 @@ type Store struct {
 	point *badger4.Datastore // reads and writes of single keys
 	gate  gate
 	guard *guard
+	sync  *syncer
 	opts  Options
 
 	mu   sync.Mutex
@@ -127,7 +127,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	bridge := &logBridge{log: opts.Logger}
-	db, err := badgerdb.Open(settings(dir).WithLogger(bridge).WithSyncWrites(!opts.fast))
+	db, err := badgerdb.Open(settings(dir).WithLogger(bridge))
 	if err != nil {
 		return nil, mapError(err)
 	}
@@ -137,6 +137,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, log: opts.Logger, db: db, guard: g, opts: opts,
+		sync:   newSyncer(dir, db.Sync, opts.fast),
 		point:  &badger4.Datastore{DB: db},
 		live:   make(map[*txn]struct{}),
 		stop:   make(chan struct{}),
@@ -147,13 +148,14 @@ func Open(dir string, opts Options) (*Store, error) {
 	s.tighten()
 	g.probe(time.Now())
 	s.joined.Go(s.maintain)
+	s.joined.Go(func() { s.sync.run(s.stop) })
 	return s, nil
 }
 
 // settings are badger's own options.
 func settings(dir string) badgerdb.Options {
 	o := badgerdb.DefaultOptions(dir)
-	o.SyncWrites = true
+	o.SyncWrites = false // see syncer
 	o.VerifyValueChecksum = true
 	o.ChecksumVerificationMode = options.OnBlockRead
 	o.DetectConflicts = true
@@ -286,19 +288,38 @@ func (s *Store) Put(ctx context.Context, key ds.Key, value []byte) error {
 		return err
 	}
 	n := len(key.String()) + len(value)
+	if err := s.allow(n); err != nil {
+		return err
+	}
+	return s.durable(s.point.Put(ctx, key, value))
+}
+
+// allow says whether n bytes may be written now.
+func (s *Store) allow(n int) error {
+	if err := s.sync.broken(); err != nil {
+		return err
+	}
 	if err := s.guard.allow(n); err != nil {
 		return err
 	}
 	s.idle.wrote(n)
-	return mapError(s.point.Put(ctx, key, value))
+	return nil
+}
+
+// durable waits until what was written with the given outcome is on disk.
+func (s *Store) durable(err error) error {
+	if err != nil {
+		return mapError(err)
+	}
+	return s.sync.wait()
 }
 
 func checkSize(key ds.Key, value []byte) error {
-	if n := len(key.String()); n > maxKey {
-		return fmt.Errorf("%w: a key of %d bytes, at most %d", store.ErrTooLarge, n, maxKey)
+	if n := len(key.String()); n > store.MaxKey {
+		return fmt.Errorf("%w: a key of %d bytes, at most %d", store.ErrTooLarge, n, store.MaxKey)
 	}
-	if len(value) > valueLogSize {
-		return fmt.Errorf("%w: a value of %d bytes, at most %d", store.ErrTooLarge, len(value), valueLogSize)
+	if len(value) > store.MaxValue {
+		return fmt.Errorf("%w: a value of %d bytes, at most %d", store.ErrTooLarge, len(value), store.MaxValue)
 	}
 	return nil
 }
@@ -314,20 +335,20 @@ func (s *Store) Delete(ctx context.Context, key ds.Key) error {
 		return err
 	}
 	n := len(key.String())
-	if err := s.guard.allow(n); err != nil {
+	if err := s.allow(n); err != nil {
 		return err
 	}
-	s.idle.wrote(n)
-	return mapError(s.point.Delete(ctx, key))
+	return s.durable(s.point.Delete(ctx, key))
 }
 
-// Sync implements go-datastore's Datastore; every write is synced already.
+// Sync implements go-datastore's Datastore. Every write waited for its sync
+// already.
 func (s *Store) Sync(ctx context.Context, _ ds.Key) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	s.gate.leave()
-	return nil
+	defer s.gate.leave()
+	return s.sync.broken()
 }
 
 // DiskUsage returns the size of badger's tables and value log, in bytes, as of

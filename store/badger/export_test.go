@@ -11,3 +11,9 @@ func WithDisk(o Options, free func(string) (uint64, error), tick time.Duration) 
 	o.free, o.tick = free, tick
 	return o
 }
+
+// ShouldFlatten says whether the store would compact itself at the given time.
+func (s *Store) ShouldFlatten(now time.Time) bool { return s.shouldFlatten(now) }
+
+// Flatten compacts the store now.
+func (s *Store) Flatten() { s.flatten() }

@@ -162,8 +162,9 @@ func (t *txn) write(ctx context.Context, key ds.Key, value []byte, do func(*badg
 	return nil
 }
 
-// Commit returns when the writes are on disk, or none of them will be. ctx is
-// looked at before, not while.
+// Commit returns when the writes are on disk, or none of them will be; only an
+// error of the disk leaves that open. Others may see the writes a little before.
+// ctx is looked at before, not while.
 func (t *txn) Commit(ctx context.Context) error {
 	if err := t.enter(ctx); err != nil {
 		return err
@@ -173,16 +174,17 @@ func (t *txn) Commit(ctx context.Context) error {
 		t.end()
 		return t.failed
 	}
-	if t.bytes > 0 {
-		if err := t.s.guard.allow(t.bytes); err != nil {
-			t.end()
-			return err
-		}
-		t.s.idle.wrote(t.bytes)
+	if t.bytes == 0 {
+		t.end()
+		return nil
+	}
+	if err := t.s.allow(t.bytes); err != nil {
+		t.end()
+		return err
 	}
 	err := t.t.Commit()
 	t.end()
-	return mapError(err)
+	return t.s.durable(err)
 }
 
 // Discard may be called at any time, also after Commit and after Close.

@@ -22,14 +22,8 @@ const (
 	// MaxTxnEntries is the largest number of writes in one transaction.
 	MaxTxnEntries = 10_000
 	// MaxTxnBytes is the largest sum of the sizes of keys and values written by
-	// one transaction. A value of [LargeValue] bytes or more does not count.
+	// one transaction.
 	MaxTxnBytes = 1200 << 10
-	// LargeValue is the size from which values do not count for MaxTxnBytes.
-	LargeValue = 1 << 20
-	// MaxValue is the size of the largest value.
-	MaxValue = 32 << 20
-	// MaxKey is the size of the longest key.
-	MaxKey = 65_000
 )
 
 type item struct {
@@ -155,7 +149,7 @@ func (s *Store) Query(ctx context.Context, q query.Query) (query.Results, error)
 // Put implements go-datastore's Write.
 func (s *Store) Put(ctx context.Context, key ds.Key, value []byte) error {
 	k := keyOf(key)
-	if len(k) > MaxKey || len(value) > MaxValue {
+	if len(k) > store.MaxKey || len(value) > store.MaxValue {
 		return store.ErrTooLarge
 	}
 	return s.apply(ctx, []write{{key: k, value: clone(value)}})
@@ -280,7 +274,7 @@ type batch struct {
 
 func (b *batch) Put(ctx context.Context, key ds.Key, value []byte) error {
 	k := keyOf(key)
-	if len(k) > MaxKey || len(value) > MaxValue {
+	if len(k) > store.MaxKey || len(value) > store.MaxValue {
 		return store.ErrTooLarge
 	}
 	return b.add(ctx, write{key: k, value: bytes.Clone(value)})

@@ -133,11 +133,8 @@ func (t *txn) put(ctx context.Context, w write) error {
 	if t.failed != nil {
 		return t.failed
 	}
-	n := len(w.key)
-	if len(w.value) < LargeValue {
-		n += len(w.value)
-	}
-	if len(w.key) > MaxKey || len(w.value) > MaxValue || len(t.writes) >= MaxTxnEntries || t.bytes+n > MaxTxnBytes {
+	n := len(w.key) + len(w.value)
+	if len(w.key) > store.MaxKey || len(w.value) > store.MaxValue || len(t.writes) >= MaxTxnEntries || t.bytes+n > MaxTxnBytes {
 		t.failed = store.ErrTooLarge
 		return t.failed
 	}

@@ -75,7 +75,7 @@ func testAliasing(t *testing.T, c Config) {
 
 func testLargeValues(t *testing.T, c Config) {
 	s := open(t, c)
-	for _, n := range []int{1<<20 - 100, 1<<20 - 1, 1 << 20, 1<<20 + 1, 3 << 20} {
+	for _, n := range []int{100 << 10, store.MaxValue - 1, store.MaxValue} {
 		v := bytes.Repeat([]byte{byte(n), 1, 2}, n/3+1)[:n]
 		x := begin(t, s, false)
 		require.NoError(t, x.Put(ctx, key("/large"), v), "%d", n)
@@ -94,6 +94,13 @@ func testLargeValues(t *testing.T, c Config) {
 		require.Equal(t, n, all[0].Size)
 		require.Nil(t, all[0].Value)
 	}
+	huge := make([]byte, store.MaxValue+1)
+	require.ErrorIs(t, s.Put(ctx, key("/huge"), huge), store.ErrTooLarge)
+	require.ErrorIs(t, begin(t, s, false).Put(ctx, key("/huge"), huge), store.ErrTooLarge)
+	hasNot(t, s, "/huge")
+	long := "/" + strings.Repeat("k", store.MaxKey-1)
+	put(t, s, long, "v")
+	has(t, s, long, "v")
 }
 
 func testBatch(t *testing.T, c Config) {

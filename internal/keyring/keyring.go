@@ -73,7 +73,9 @@ type Library struct {
 	Ticket string
 	// Paused and Mode are the host's wishes for this node.
 	Paused bool
-	Mode   string
+	// Met says that the node reconciled with a member since it joined.
+	Met  bool
+	Mode string
 }
 
 // Epoch is one epoch secret.
@@ -315,11 +317,12 @@ type file struct {
 	Cert   string `json:"cert,omitempty"`
 	Ticket string `json:"ticket,omitempty"`
 	Paused bool   `json:"paused,omitempty"`
+	Met    bool   `json:"met,omitempty"`
 	Mode   string `json:"mode,omitempty"`
 }
 
 func encode(l Library) ([]byte, error) {
-	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, Paused: l.Paused, Mode: l.Mode}
+	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, Paused: l.Paused, Met: l.Met, Mode: l.Mode}
 	if !l.Owner.IsZero() {
 		s := l.Owner.Seed()
 		f.Owner = hex.EncodeToString(s[:])
@@ -361,7 +364,7 @@ func decode(b []byte) (Library, error) {
 		copy(v[:], p)
 		return v
 	}
-	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Paused: f.Paused, Mode: f.Mode}
+	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Paused: f.Paused, Met: f.Met, Mode: f.Mode}
 	if f.Owner != "" {
 		l.Owner = capability.SigningKeyFromSeed(h32("owner", f.Owner))
 	}

@@ -176,6 +176,16 @@ func (l *Library) DescriptionID() (id record.ID) {
 // peer, or there is nobody to reconcile with first.
 func (l *Library) Met() <-chan struct{} { return l.metC }
 
+// Described reports whether the node may announce and knows what the library is:
+// before, an empty queue says nothing.
+func (l *Library) Described() bool {
+	l.mu.Lock()
+	met := l.met
+	l.mu.Unlock()
+	_, ok := l.Description()
+	return met && ok
+}
+
 func (l *Library) meet() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,0 +1,154 @@
+package cansync
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/transport"
+)
+
+// EventKind says what an [Event] reports.
+type EventKind string
+
+// The kinds of events. New ones may be added.
+const (
+	// EventAnnounced: a local asset was announced in the library, or an edit of it.
+	EventAnnounced EventKind = "announced"
+	// EventRecord: a peer's record changed what the library says of an asset.
+	EventRecord EventKind = "record"
+	// EventFetched: an asset was fetched, verified and ingested.
+	EventFetched EventKind = "fetched"
+	// EventUpdated: the metadata of a local asset was brought up to date.
+	EventUpdated EventKind = "updated"
+	// EventTrashed: a local asset was trashed, as the library's policy says.
+	EventTrashed EventKind = "trashed"
+	// EventRemoved: an asset was removed from the library by this node.
+	EventRemoved EventKind = "removed"
+	// EventFailed: something about an asset did not work; it is tried again unless
+	// the error says otherwise.
+	EventFailed EventKind = "failed"
+	// EventHeld: removals are held back until the host confirms them.
+	EventHeld EventKind = "held"
+	// EventJoined: the node became a member of the library.
+	EventJoined EventKind = "joined"
+	// EventRefused: a ticket was refused by a member.
+	EventRefused EventKind = "refused"
+	// EventPeerUp and EventPeerDown: a library began or ended to be shared with a
+	// connected member.
+	EventPeerUp   EventKind = "peer_up"
+	EventPeerDown EventKind = "peer_down"
+	// EventService: the CAN Service became reachable (no Err) or failed (Err).
+	EventService EventKind = "service"
+	// EventMissed: the reader was too slow, and events were dropped before this
+	// one. Size tells how many.
+	EventMissed EventKind = "missed"
+)
+
+// Event is something that happened on the node. Fields that do not apply to a kind
+// are zero.
+type Event struct {
+	// Seq counts the node's events from 1.
+	Seq     uint64
+	Time    time.Time
+	Kind    EventKind
+	Library LibraryID
+	Asset   can.Digest
+	Peer    transport.PeerID
+	// Size is the number of bytes fetched, of removals held, or of events missed.
+	Size int64
+	// Duration is how long it took.
+	Duration time.Duration
+	Err      error
+}
+
+// keptEvents is how many events a slow reader can be behind.
+const keptEvents = 4096
+
+// hub keeps the last events and wakes their readers.
+type hub struct {
+	now func() time.Time
+
+	mu     sync.Mutex
+	ring   []Event // in order of Seq, at most keptEvents
+	seq    uint64
+	wake   chan struct{} // closed and replaced at each event
+	closed bool
+}
+
+func newHub(now func() time.Time) *hub { return &hub{now: now, wake: make(chan struct{})} }
+
+func (h *hub) emit(e Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	h.seq++
+	e.Seq, e.Time = h.seq, h.now()
+	if len(h.ring) >= 2*keptEvents {
+		h.ring = append([]Event(nil), h.ring[keptEvents:]...)
+	}
+	h.ring = append(h.ring, e)
+	close(h.wake)
+	h.wake = make(chan struct{})
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.closed = true
+		close(h.wake)
+	}
+}
+
+// after returns the events behind seq, and what to wait for when there are none.
+func (h *hub) after(seq uint64) (events []Event, wake <-chan struct{}, closed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.seq - seq; n > 0 && n <= h.seq {
+		n = min(n, keptEvents, uint64(len(h.ring)))
+		events = append(events, h.ring[uint64(len(h.ring))-n:]...)
+	}
+	return events, h.wake, h.closed
+}
+
+// Events yields what happens on the node from now on, in order, until ctx ends or
+// the node is closed. A reader that falls more than a few thousand events behind
+// gets an [EventMissed] in their place; what counts is in [Library.Status] and
+// [Library.Assets], events only tell when to look.
+func (n *Node) Events(ctx context.Context) iter.Seq[Event] {
+	n.events.mu.Lock()
+	seq := n.events.seq
+	n.events.mu.Unlock()
+	return func(yield func(Event) bool) {
+		for {
+			events, wake, closed := n.events.after(seq)
+			for _, e := range events {
+				if missed := e.Seq - seq - 1; missed > 0 {
+					if !yield(Event{Seq: e.Seq - 1, Time: e.Time, Kind: EventMissed, Size: int64(missed)}) {
+						return
+					}
+				}
+				seq = e.Seq
+				if !yield(e) {
+					return
+				}
+			}
+			if len(events) > 0 {
+				continue
+			}
+			if closed {
+				return
+			}
+			select {
+			case <-wake:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}

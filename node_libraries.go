@@ -1,0 +1,463 @@
+package cansync
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/announce"
+	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/fetch"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/keyring"
+	"github.com/cansync/cansync/internal/library"
+	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/session"
+	"github.com/cansync/cansync/transport"
+)
+
+// MaxNameLen is the longest name of a library, in bytes of UTF-8.
+const MaxNameLen = 200
+
+func checkName(name string) error {
+	switch {
+	case strings.TrimSpace(name) == "":
+		return fmt.Errorf("%w: it is empty", ErrName)
+	case len(name) > MaxNameLen:
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrName, len(name), MaxNameLen)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w: it is not UTF-8", ErrName)
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("%w: it has control characters", ErrName)
+	}
+	return nil
+}
+
+// CreateLibrary makes a library of the assets that match the filter, with this
+// node as its owner. The filter is public to all members; see [Node.Preview] for
+// what it selects. Errors match [ErrName] or [ErrFilter].
+func (n *Node) CreateLibrary(ctx context.Context, name string, f Filter) (*Library, error) {
+	done, err := n.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	resolved, _, err := n.resolve(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := library.Create(name, n.ring.Device(), n.cfg.Rand)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-n.change:
+		defer func() { n.change <- struct{}{} }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	lib, err := n.openMember(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	// The records first: keys without a description would be a library that nobody
+	// can use, records without keys are swept away by the next start.
+	err = lib.Describe(ctx, control.Description{Name: name, Filter: resolved})
+	if err == nil {
+		err = n.ring.Save(keys)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lib.Close(), replica.Drop(context.WithoutCancel(ctx), lib.Replica))
+	}
+	return n.install(keys, lib, nil), nil
+}
+
+// openMember opens the machinery of a library.
+func (n *Node) openMember(ctx context.Context, keys keyring.Library) (*library.Library, error) {
+	return library.Open(ctx, library.Options{
+		Keys: keys, Device: n.ring.Device(), Rand: n.cfg.Rand, Met: !keys.Owner.IsZero() || keys.Met,
+		Replica: replica.Options{
+			Store: n.store, Verifier: n.verifier, Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.log,
+		},
+	})
+}
+
+// open opens a library from its stored keys.
+func (n *Node) open(ctx context.Context, keys keyring.Library) (*Library, error) {
+	lib, err := n.openMember(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	return n.install(keys, lib, nil), nil
+}
+
+// install puts a library into service. into is the one it was joined as, or nil.
+func (n *Node) install(keys keyring.Library, lib *library.Library, into *Library) *Library {
+	l := into
+	if l == nil {
+		l = &Library{n: n, id: keys.ID}
+	}
+	lib.Observe(func(ap replica.Applied) { n.onRecords(l.id, ap) })
+	n.mu.Lock()
+	l.l, l.keys, l.ticket, l.refused = lib, keys, Ticket{}, nil
+	if n.libs != nil {
+		n.libs[l.id] = l
+	}
+	n.mu.Unlock()
+	n.fetcher.Add(lib)
+	n.announcer.Add(lib)
+	n.sessions.Add(lib.Session(func(transport.PeerID) { n.onRound(l, lib) }))
+	return l
+}
+
+// onRound is called after each reconciliation of a library with a peer.
+func (n *Node) onRound(l *Library, lib *library.Library) {
+	n.fetcher.Kick(l.id)
+	n.mu.Lock()
+	keys := l.keys
+	fresh := !keys.Met && l.l == lib && keys.Owner.IsZero()
+	if fresh {
+		l.keys.Met = true
+		keys.Met = true
+	}
+	n.mu.Unlock()
+	if fresh {
+		if err := n.ring.Save(keys); err != nil {
+			n.log.Warn("first meeting not kept", "library", l.id.String(), "error", err)
+		}
+	}
+}
+
+// Join redeems a ticket. It returns at once with a library that is still being
+// joined: name and filter are the ticket's until a member was reached, which may
+// take as long as it takes, over restarts too, until the ticket ends. Joining a
+// library that the node left before uses its archived keys where there are some.
+// Errors match [ErrTicket], [ErrTicketExpired] or, for a library that is here
+// already, [ErrExists].
+func (n *Node) Join(ctx context.Context, t Ticket) (*Library, error) {
+	done, err := n.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	text, err := t.ExportSecret()
+	if err != nil {
+		return nil, err
+	}
+	now := n.cfg.Now()
+	if end := t.Expires(); !end.IsZero() && now.After(end) {
+		return nil, fmt.Errorf("%w on %s; ask for a new one", ErrTicketExpired, end.Format("2006-01-02 15:04 MST"))
+	}
+	if end := t.t.GrantExp(); !end.IsZero() && now.After(end) {
+		return nil, fmt.Errorf("%w: the membership it gives ended on %s", ErrTicketExpired, end.Format("2006-01-02 15:04 MST"))
+	}
+	select {
+	case <-n.change:
+		defer func() { n.change <- struct{}{} }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	n.mu.Lock()
+	old := n.libs[t.Library()]
+	joining := old != nil && old.l == nil
+	n.mu.Unlock()
+	if old != nil && !joining {
+		return nil, fmt.Errorf("%w: %s", ErrExists, old.Name())
+	}
+	if old == nil {
+		if keys, ok := n.ring.Library(t.Library()); ok && keys.State == keyring.Archived && len(keys.Bundle) > 0 {
+			return n.comeBack(ctx, keys, t)
+		}
+	}
+	keys := keyring.Library{ID: t.Library(), State: keyring.Joining, Name: t.Name(), Ticket: text}
+	if err := n.ring.Save(keys); err != nil {
+		return nil, err
+	}
+	return n.beginJoin(keys, t, old), nil
+}
+
+// comeBack takes a library into service again that the node had left.
+func (n *Node) comeBack(ctx context.Context, keys keyring.Library, t Ticket) (*Library, error) {
+	lib, err := n.openMember(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	if !lib.Grant().ValidAt(n.cfg.Now(), 0) {
+		_ = lib.Close() // its membership ended; the ticket gives a new one
+		fresh := keyring.Library{ID: t.Library(), State: keyring.Joining, Name: t.Name()}
+		if fresh.Ticket, err = t.ExportSecret(); err == nil {
+			err = n.ring.Save(fresh)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return n.beginJoin(fresh, t, nil), nil
+	}
+	keys.State = keyring.Active
+	if err := n.ring.Save(keys); err != nil {
+		return nil, errors.Join(err, lib.Close())
+	}
+	n.sessions.Learn(t.t.Peers...)
+	return n.install(keys, lib, nil), nil
+}
+
+// resumeJoin goes on joining after a restart.
+func (n *Node) resumeJoin(keys keyring.Library) error {
+	t, err := ParseTicket(keys.Ticket)
+	if err != nil {
+		return err
+	}
+	n.beginJoin(keys, t, nil)
+	return nil
+}
+
+func (n *Node) beginJoin(keys keyring.Library, t Ticket, l *Library) *Library {
+	n.mu.Lock()
+	if l == nil {
+		l = &Library{n: n, id: keys.ID}
+	}
+	l.keys, l.ticket, l.refused = keys, t, nil
+	if n.libs != nil {
+		n.libs[l.id] = l
+	}
+	n.mu.Unlock()
+	n.sessions.Join(&session.Joining{
+		Ticket: t.t,
+		Joined: func(g capability.Grant, k capability.EpochKeys, b capability.Bundle) error {
+			return n.joined(l, g, k, b)
+		},
+		Refused: func(err error) {
+			n.mu.Lock()
+			l.refused = err
+			n.mu.Unlock()
+			n.log.Warn("ticket refused", "library", l.id.String(), "error", err)
+			n.events.emit(Event{Kind: EventRefused, Library: l.id, Err: err})
+		},
+	})
+	return l
+}
+
+// joined makes a membership last and puts the library into service.
+func (n *Node) joined(l *Library, g capability.Grant, k capability.EpochKeys, b capability.Bundle) error {
+	select {
+	case <-n.change:
+		defer func() { n.change <- struct{}{} }()
+	case <-n.ctx.Done():
+		return ErrClosed
+	}
+	n.mu.Lock()
+	keys, gone := l.keys, l.gone
+	n.mu.Unlock()
+	if gone {
+		return ErrNoLibrary
+	}
+	keys.State, keys.Ticket, keys.Lasting = keyring.Active, "", k.Lasting
+	keys.Bundle, keys.Cert = b.Encode(), g.ID
+	keys.Epochs = []keyring.Epoch{{Number: k.Epoch, Secret: k.Secret}}
+	lib, err := n.openMember(n.ctx, keys)
+	if err != nil {
+		return err
+	}
+	if err := n.ring.Save(keys); err != nil {
+		return errors.Join(err, lib.Close())
+	}
+	n.install(keys, lib, l)
+	n.events.emit(Event{Kind: EventJoined, Library: l.id})
+	return nil
+}
+
+// Preview says what a filter selects.
+type Preview struct {
+	// Filter is the filter with the service's own hashes replaced by digests.
+	Filter Filter
+	// Matches is how many assets of the local CAN Service match now, as far as
+	// could be told; -1 when the service could not be asked.
+	Matches int
+	// Unknown are the hashes that the local CAN Service does not know, and that
+	// were taken as digests of contents.
+	Unknown []string
+}
+
+// Preview resolves a filter and counts the local assets that match it now. A
+// service that can't be reached is no error, unless the filter's hashes depend on
+// it. Errors match [ErrFilter].
+func (n *Node) Preview(ctx context.Context, f Filter) (Preview, error) {
+	done, err := n.use()
+	if err != nil {
+		return Preview{}, err
+	}
+	defer done()
+	resolved, unknown, err := n.resolve(ctx, f)
+	if err != nil {
+		return Preview{}, err
+	}
+	p := Preview{Filter: filterOf(resolved), Unknown: unknown}
+	if p.Matches, err = n.count(ctx, resolved); err != nil {
+		n.log.Debug("assets not counted", "error", err)
+		p.Matches = -1
+	}
+	return p, nil
+}
+
+// previewPage is the size of the listing pages that Preview asks for.
+const previewPage = 1000
+
+func (n *Node) count(ctx context.Context, f filter.Filter) (int, error) {
+	total, offset := 0, 0
+	rest := f
+	rest.Hashes = nil
+	for {
+		page, err := n.cfg.CAN.List(ctx, can.ListOptions{Limit: previewPage, Offset: offset, Order: can.Oldest})
+		if err != nil {
+			return 0, err
+		}
+		for _, a := range page.Assets {
+			if !rest.Match(can.Digest{}, a.Metadata) {
+				continue
+			}
+			if len(f.Hashes) > 0 {
+				d, err := n.digestOf(ctx, a.Handle)
+				if err != nil {
+					return 0, err
+				}
+				if !slices.Contains(f.Hashes, d) {
+					continue
+				}
+			}
+			total++
+		}
+		if offset += len(page.Assets); len(page.Assets) == 0 || page.Total >= 0 && offset >= page.Total {
+			return total, nil
+		}
+	}
+}
+
+// digestOf returns the digest behind a handle: the one that was computed or,
+// until then, the one that the handle spells.
+func (n *Node) digestOf(ctx context.Context, handle string) (can.Digest, error) {
+	item, ok, err := n.inv.ByHandle(ctx, handle)
+	if err != nil || ok {
+		return item.Digest, err
+	}
+	d, err := can.ParseDigest(handle)
+	if err != nil {
+		return can.Digest{}, nil
+	}
+	return d, nil
+}
+
+// resolve replaces the service's hashes in a filter by digests of contents.
+func (n *Node) resolve(ctx context.Context, f Filter) (filter.Filter, []string, error) {
+	var unknown []string
+	var digests []can.Digest
+	if len(f.Hashes) > filter.MaxHashes {
+		return filter.Filter{}, nil, fmt.Errorf("%w: hashes: %d of them, at most %d; use a tag instead", ErrFilter, len(f.Hashes), filter.MaxHashes)
+	}
+	for _, h := range f.Hashes {
+		if h == "" {
+			return filter.Filter{}, nil, fmt.Errorf("%w: hashes: one is empty", ErrFilter)
+		}
+		if item, ok, err := n.inv.ByHandle(ctx, h); err == nil && ok {
+			digests = append(digests, item.Digest)
+			continue
+		}
+		d, known, err := n.hashNow(ctx, h)
+		switch {
+		case err != nil:
+			return filter.Filter{}, nil, err
+		case known:
+		default:
+			if d, err = can.ParseDigest(h); err != nil {
+				return filter.Filter{}, nil, fmt.Errorf("%w: hashes: %q is neither a hash that the CAN Service knows nor the SHA-256 of a content", ErrFilter, clip(h))
+			}
+			if items, err := n.inv.ByDigest(ctx, d); err == nil && len(items) == 0 {
+				unknown = append(unknown, h)
+			}
+		}
+		digests = append(digests, d)
+	}
+	out := f.parse(digests)
+	if err := out.Validate(); err != nil {
+		return filter.Filter{}, nil, err
+	}
+	return out, unknown, nil
+}
+
+// hashNow reads an asset that was not scanned yet and returns the digest of its
+// content; not known when the service does not have it.
+func (n *Node) hashNow(ctx context.Context, handle string) (can.Digest, bool, error) {
+	d, err := announce.Hash(ctx, n.cfg.CAN, handle)
+	switch {
+	case err == nil:
+		return d, true, nil
+	case errors.Is(err, can.ErrNotFound), errors.Is(err, can.ErrBadRequest):
+		return can.Digest{}, false, nil
+	}
+	if _, perr := can.ParseDigest(handle); perr == nil {
+		return can.Digest{}, false, nil // taken as a digest while the service can't tell
+	}
+	return can.Digest{}, false, fmt.Errorf("hash %s: %w", clip(handle), err)
+}
+
+// The callbacks of the machinery.
+
+func (n *Node) onPeer(lib [32]byte, peer transport.PeerID, up bool) {
+	kind := EventPeerDown
+	if up {
+		kind = EventPeerUp
+		n.fetcher.Kick(lib)
+	}
+	n.events.emit(Event{Kind: kind, Library: lib, Peer: peer})
+}
+
+func (n *Node) onRecords(lib LibraryID, ap replica.Applied) {
+	if ap.From.IsZero() || ap.Control {
+		return
+	}
+	for _, c := range ap.Changes {
+		n.events.emit(Event{Kind: EventRecord, Library: lib, Asset: c.Asset, Peer: ap.From})
+	}
+}
+
+func (n *Node) onHealth(err error) {
+	if err != nil {
+		n.log.Warn("CAN Service is failing", "error", err)
+	} else {
+		n.log.Info("CAN Service is healthy")
+	}
+	n.events.emit(Event{Kind: EventService, Err: err})
+}
+
+func (n *Node) onHeld(lib [32]byte, count int) {
+	n.log.Warn("removals held back until confirmed", "library", hex.EncodeToString(lib[:]), "count", count)
+	n.events.emit(Event{Kind: EventHeld, Library: lib, Size: int64(count)})
+}
+
+func (n *Node) onCorrupt(handle string, d can.Digest) {
+	n.log.Error("CAN Service returns other bytes than it did", "handle", handle, "digest", d.String())
+	n.events.emit(Event{Kind: EventFailed, Asset: d, Err: can.ErrCorrupted})
+}
+
+func (n *Node) onAnnounce(e announce.Event) {
+	kinds := map[announce.EventKind]EventKind{
+		announce.Announced: EventAnnounced, announce.Edited: EventAnnounced, announce.Removed: EventRemoved, announce.Failed: EventFailed,
+	}
+	n.events.emit(Event{Kind: kinds[e.Kind], Library: e.Library, Asset: e.Asset, Err: e.Err})
+}
+
+func (n *Node) onFetch(e fetch.Event) {
+	kinds := map[fetch.EventKind]EventKind{
+		fetch.Fetched: EventFetched, fetch.Updated: EventUpdated, fetch.Trashed: EventTrashed, fetch.Failed: EventFailed,
+	}
+	n.events.emit(Event{Kind: kinds[e.Kind], Library: e.Library, Asset: e.Asset, Size: e.Bytes, Duration: e.Duration, Err: e.Err})
+}

@@ -1,0 +1,261 @@
+package cansync
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/store"
+	"github.com/cansync/cansync/transport"
+)
+
+// Status is how a node is.
+type Status struct {
+	PeerID  transport.PeerID
+	Addrs   []string
+	Version string
+	// Started is when New was called.
+	Started time.Time
+	// Service is how the CAN Service is.
+	Service ServiceStatus
+	// Libraries and Peers count the node's libraries and its connected peers.
+	Libraries int
+	Peers     int
+	// Disk is nil when the store does not know how much room it has.
+	Disk *DiskStatus
+}
+
+// ServiceStatus is how the CAN Service is, as far as the node knows.
+type ServiceStatus struct {
+	// Err is nil while the service answers.
+	Err error
+	// Since is when that began.
+	Since time.Time
+	// LastScan is the end of the last complete listing; zero before the first.
+	LastScan time.Time
+}
+
+// DiskStatus is how much room the store has, in bytes. Below Reserve the node
+// stops writing until there is room again.
+type DiskStatus struct {
+	Free    uint64
+	Reserve uint64
+}
+
+// Status returns how the node is; after Close only PeerID and Version are set.
+func (n *Node) Status() Status {
+	s := Status{PeerID: n.PeerID(), Version: Version()}
+	done, err := n.use()
+	if err != nil {
+		return s
+	}
+	defer done()
+	s.Addrs, s.Started, s.Peers = n.tr.Addrs(), n.started, len(n.tr.Peers())
+	s.Service.Err, s.Service.Since, s.Service.LastScan = n.announcer.Health()
+	n.mu.Lock()
+	s.Libraries = len(n.libs)
+	n.mu.Unlock()
+	if sp, ok := n.store.(store.SpaceReporter); ok {
+		if free, reserve, err := sp.Space(); err == nil {
+			s.Disk = &DiskStatus{Free: free, Reserve: reserve}
+		}
+	}
+	return s
+}
+
+// Peer is a connected peer.
+type Peer struct {
+	ID    transport.PeerID
+	Addrs []string
+	// Libraries are those that are shared with the peer now.
+	Libraries []LibraryID
+	// Relayed says that the peer is reached only through a relay.
+	Relayed bool
+	// Latency is the last measured round trip; 0 when unknown.
+	Latency time.Duration
+}
+
+// Peers returns the peers that are connected now, ordered by id. In a public
+// network many of them are strangers that help to find others.
+func (n *Node) Peers() ([]Peer, error) {
+	done, err := n.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var out []Peer
+	for _, p := range n.tr.Peers() {
+		one := Peer{ID: p.ID, Addrs: p.Addrs, Relayed: p.Relayed, Latency: p.Latency}
+		for _, id := range n.sessions.Shared(p.ID) {
+			one.Libraries = append(one.Libraries, id)
+		}
+		out = append(out, one)
+	}
+	slices.SortFunc(out, func(a, b Peer) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return out, nil
+}
+
+// LibraryState says what a node does with a library.
+type LibraryState string
+
+// The states.
+const (
+	// StateJoining: no member was reached yet that redeems the ticket.
+	StateJoining LibraryState = "joining"
+	// StateSyncing: assets are wanted that are not here yet.
+	StateSyncing LibraryState = "syncing"
+	// StateSynced: everything the node knows of is here.
+	StateSynced LibraryState = "synced"
+	// StateWaiting: what is missing can't be had now; see [LibraryStatus.Causes].
+	StateWaiting LibraryState = "waiting"
+	// StateHeld: removals wait for the host's confirmation.
+	StateHeld LibraryState = "held"
+	// StatePaused: the host paused the library.
+	StatePaused LibraryState = "paused"
+)
+
+// LibraryStatus is how a node is with a library. It is read off the queue of what
+// the node still has to do, so that "synced" is never a guess; what other members
+// have that this node was not told of, no status can know.
+type LibraryStatus struct {
+	State LibraryState
+	// Assets are in the library, with Bytes in all.
+	Assets int64
+	Bytes  int64
+	// Synced of them are as they should be in the local CAN Service; Pending wait
+	// for the node, Failed of those after an attempt that failed.
+	Synced  int64
+	Pending int64
+	Failed  int64
+	// Causes counts what keeps the failed ones.
+	Causes map[Cause]int64
+	// Removed counts the tombstones that the library keeps.
+	Removed int64
+	// Held is the number of removals that wait for [Library.ConfirmRemovals].
+	Held int
+	// Peers are the members with whom the library is shared now.
+	Peers int
+	// Expires is when the node's membership ends; the zero time means never.
+	Expires time.Time
+	// Refused is why a ticket was refused last, while joining.
+	Refused error
+}
+
+// Status returns how the node is with the library.
+func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
+	lib, done, err := l.member()
+	if errors.Is(err, ErrNotJoined) {
+		l.n.mu.Lock()
+		defer l.n.mu.Unlock()
+		return LibraryStatus{State: StateJoining, Refused: l.refused}, nil
+	}
+	if err != nil {
+		return LibraryStatus{}, err
+	}
+	defer done()
+	c := lib.Counts()
+	s := LibraryStatus{
+		Assets: c.Live, Bytes: c.LiveBytes, Pending: c.Queued, Removed: c.Tombstones,
+		Held: l.n.announcer.Held(l.id), Peers: len(l.n.sessions.Peers(l.id)),
+	}
+	if e := lib.Grant().GrantExp; e != 0 {
+		s.Expires = time.Unix(e, 0).UTC()
+	}
+	if c.Queued > 0 {
+		if err := l.tally(ctx, lib.Replica, &s); err != nil {
+			return LibraryStatus{}, err
+		}
+	}
+	s.Synced = max(0, c.Live-s.Pending)
+	switch {
+	case lib.Paused():
+		s.State = StatePaused
+	case s.Held > 0:
+		s.State = StateHeld
+	case s.Pending == 0:
+		s.State = StateSynced
+	case s.Failed == s.Pending:
+		s.State = StateWaiting
+	default:
+		s.State = StateSyncing
+	}
+	return s, nil
+}
+
+// maxTally bounds how many rows of the queue a status looks at; beyond, the counts
+// of failures are those of the first rows.
+const maxTally = 10_000
+
+// tally counts what failed in the queue.
+func (l *Library) tally(ctx context.Context, rep *replica.Replica, s *LibraryStatus) error {
+	s.Causes = make(map[Cause]int64)
+	seen := 0
+	for w, err := range rep.Queue(ctx) {
+		if err != nil {
+			return err
+		}
+		if c, ok := causes[w.Cause]; ok {
+			s.Failed++
+			s.Causes[c]++
+		}
+		if seen++; seen == maxTally {
+			break
+		}
+	}
+	return nil
+}
+
+// Wait returns when everything that the node knows of in the library is in the
+// local CAN Service as it should be, or when ctx ends.
+func (l *Library) Wait(ctx context.Context) error {
+	check := func() (bool, error) {
+		lib, done, err := l.member()
+		if errors.Is(err, ErrNotJoined) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		defer done()
+		return lib.Described() && lib.Counts().Queued == 0, nil
+	}
+	ok, err := check()
+	if ok || err != nil {
+		return err
+	}
+	tick := time.NewTicker(waitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.n.ctx.Done():
+			return ErrClosed
+		}
+		if ok, err := check(); ok || err != nil {
+			return err
+		}
+	}
+}
+
+// waitEvery is how often Wait looks. A count is read, not the queue.
+const waitEvery = 20 * time.Millisecond
+
+// preferred orders addresses so that those a stranger can use come first: public
+// and private ones before those of this machine alone.
+func preferred(addrs []string) []string {
+	out := slices.Clone(addrs)
+	rank := func(a string) int {
+		switch {
+		case strings.HasPrefix(a, "/ip4/127."), strings.HasPrefix(a, "/ip6/::1/"):
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(out, func(a, b string) int { return rank(a) - rank(b) })
+	return out
+}

@@ -30,9 +30,9 @@ var (
 // maxDeferred bounds the ids of records from the future that are remembered.
 const maxDeferred = 10_000
 
-// txnRecords is how many records one transaction takes; a store takes about
-// 30,000 small values in one.
-const txnRecords = 1024
+// txnRecords is how many records one transaction takes: a store takes a little
+// over a megabyte in one, and a record with its rows is about a kilobyte.
+const txnRecords = 512
 
 // Refused is a record that was not stored, and why.
 type Refused struct {

@@ -29,7 +29,7 @@ const (
 
 // applyBatch is how many records are stored in one transaction when more are
 // waiting.
-const applyBatch = 1024
+const applyBatch = 512
 
 // link replicates one library with one peer over one stream. Three goroutines
 // serve it: one reads and decodes, one applies and decides, one writes.

@@ -99,6 +99,9 @@ func New(cfg Config) (_ *Transport, err error) {
 		}
 		t.dht.Store(d)
 	}
+	if !s.DisableMDNS {
+		t.mdns = newMDNS(t) // before the goroutines that look at it
+	}
 	t.spawn(t.watch.run)
 	t.spawn(t.measure)
 	if len(s.bootstrap)+len(s.relay) > 0 {
@@ -107,11 +110,8 @@ func New(cfg Config) (_ *Transport, err error) {
 	if len(s.relay) > 0 && s.Reachability != ReachabilityPublic {
 		t.spawn(t.keepReservations)
 	}
-	if !s.DisableMDNS {
-		t.mdns = newMDNS(t)
-		if t.mdns != nil {
-			t.spawn(t.mdns.run)
-		}
+	if t.mdns != nil {
+		t.spawn(t.mdns.run)
 	}
 	s.Logger.Info("transport listens", "peer", t.self.Short(), "network", string(s.Network), "addrs", t.Addrs())
 	return t, nil

@@ -108,6 +108,11 @@ func TestLANHasNoDHT(t *testing.T) {
 		t.Fatal("found a peer without a DHT")
 	}
 	require.NotEmpty(t, a.Addrs())
+	b := start(t, func(c *Config) { c.Network = LAN })
+	b.Handle(echoProto, echo)
+	s, err := a.Open(testCtx(t), info(b), echoProto, transport.OpenOptions{Bulk: true})
+	require.NoError(t, err)
+	roundTrip(t, s, []byte("by given address"))
 }
 
 // relayed starts a relay, a node that can only be reached through it, and returns

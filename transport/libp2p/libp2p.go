@@ -330,7 +330,8 @@ func (t *Transport) ours(p peer.ID) bool {
 	return err == nil && ok && (name == userAgent || strings.HasPrefix(name, userAgent+"/"))
 }
 
-// Disconnect implements [transport.Transport].
+// Disconnect implements [transport.Transport]. The DHT may dial the peer again if
+// it is one of its servers.
 func (t *Transport) Disconnect(p transport.PeerID) {
 	if !t.begin() {
 		return

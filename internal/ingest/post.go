@@ -1,0 +1,280 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/blob"
+	"github.com/cansync/cansync/internal/inventory"
+)
+
+// post sends the content. careful has the result read back in full.
+func (g *Ingester) post(ctx context.Context, job Job, careful bool) (Result, error) {
+	inv := g.cfg.Inventory
+	if len(job.Outboard) > 0 {
+		if err := inv.PutOutboard(ctx, job.Digest, job.Outboard); err != nil {
+			return Result{}, err
+		}
+	}
+	in := inventory.Intent{Digest: job.Digest, Size: job.Size, Begun: g.cfg.Now().UnixMilli(), Timestamp: job.Body.Timestamp}
+	if err := inv.Begin(ctx, in); err != nil {
+		return Result{}, err
+	}
+	done := inv.Expect(job.Size)
+	defer done()
+	a, err := g.send(ctx, job)
+	switch can.OutcomeOf(err) {
+	case can.OutcomeNotStored:
+		if aerr := g.abandon(ctx, job.Digest); aerr != nil {
+			g.log.Warn("an ingest that did not happen could not be noted", "asset", job.Digest, "err", aerr)
+		}
+		return Result{}, refusal(ctx, err)
+	case can.OutcomeUnknown:
+		return g.unclear(ctx, in, fmt.Errorf("%w: %w", ErrUnknown, err))
+	}
+	if err := g.confirm(ctx, job, a, careful); err != nil {
+		if errors.Is(err, ErrNotHeld) {
+			g.notHeld.Add(1)
+			g.log.Error("the CAN Service confirmed an asset that it does not hold", "asset", job.Digest, "handle", a.Handle, "err", err)
+		}
+		return g.unclear(ctx, in, err)
+	}
+	item := inventory.Item{
+		Handle: a.Handle, Digest: job.Digest, Root: job.Root, Size: job.Size, Timestamp: a.Timestamp,
+		Flags: inventory.Ingested,
+	}
+	item.Baseline = g.agree(ctx, a, job.Body.Metadata())
+	if err := g.put(ctx, item); err != nil {
+		return Result{}, err
+	}
+	return Result{Item: item, Created: true}, nil
+}
+
+// send makes the one call that may store the asset.
+func (g *Ingester) send(ctx context.Context, job Job) (can.Asset, error) {
+	s, err := g.limit.acquire(ctx)
+	if err != nil {
+		return can.Asset{}, fmt.Errorf("%w: %w", can.ErrNotStored, err)
+	}
+	if h := g.brk.state(); !h.Up {
+		s.release()
+		return can.Asset{}, fmt.Errorf("%w: %w: %w", can.ErrNotStored, can.ErrUnavailable, h.Err)
+	}
+	g.posted.Add(1)
+	call, cancel := context.WithTimeout(ctx, contentTimeout(job.Size))
+	defer cancel()
+	a, err := g.cfg.Service.Ingest(call, can.Ingest{
+		Content: job.Content, Size: job.Size, Timestamp: job.Body.Timestamp, Metadata: job.Body.Metadata(),
+	})
+	g.brk.observe(ctx, err)
+	switch wish, _ := can.RetryAfter(err); {
+	case err == nil:
+		s.succeeded(job.Size)
+	case ctx.Err() == nil && serviceFailed(err):
+		s.failed(wish)
+	default:
+		s.release()
+	}
+	return a, err
+}
+
+func contentTimeout(size int64) time.Duration {
+	return callTimeout + time.Duration(size/slowest)*time.Second
+}
+
+// refusal says what an ingest that certainly stored nothing means.
+func refusal(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case errors.Is(err, can.ErrContent):
+		return fmt.Errorf("%w: %w", ErrContent, err)
+	case serviceFailed(err):
+		return fmt.Errorf("%w: %w", ErrDown, err)
+	case errors.Is(err, can.ErrBadRequest), errors.Is(err, can.ErrTooLarge), errors.Is(err, can.ErrDenied), errors.Is(err, can.ErrUnsupported):
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	return fmt.Errorf("%w: %w", ErrDown, err)
+}
+
+// lasting is a context for what has to be written down although the caller gave
+// up.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+}
+
+func (g *Ingester) abandon(ctx context.Context, d can.Digest) error {
+	ctx, cancel := lasting(ctx)
+	defer cancel()
+	g.forget(d)
+	return g.cfg.Inventory.Abandon(ctx, d)
+}
+
+func (g *Ingester) put(ctx context.Context, item inventory.Item) error {
+	ctx, cancel := lasting(ctx)
+	defer cancel()
+	g.forget(item.Digest)
+	return g.cfg.Inventory.Put(ctx, item)
+}
+
+// unclear notes that the outcome is not known and looks at once, which finds the
+// asset if the service is well. Nothing is sent again here: the service may still
+// be at work on the request.
+func (g *Ingester) unclear(ctx context.Context, in inventory.Intent, cause error) (Result, error) {
+	g.ambiguous.Add(1)
+	in.Ambiguous = true
+	g.mu.Lock()
+	if len(g.notes) < maxNotes {
+		g.notes[in.Digest] = note{ended: g.cfg.Now()}
+	}
+	g.mu.Unlock()
+	mark, cancel := lasting(ctx)
+	err := g.cfg.Inventory.Begin(mark, in)
+	cancel()
+	if err != nil {
+		// The intent from before the call stands, which says as much.
+		g.log.Warn("an unclear ingest could not be marked", "asset", in.Digest, "err", err)
+	}
+	if ctx.Err() != nil {
+		return Result{}, fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	if !g.brk.state().Up {
+		return Result{}, cause
+	}
+	item, found, err := g.resolve(ctx, in)
+	if err != nil {
+		return Result{}, errors.Join(cause, err)
+	}
+	if !found {
+		return Result{}, cause
+	}
+	return Result{Item: item}, nil
+}
+
+func (g *Ingester) forget(d can.Digest) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.notes, d)
+}
+
+// confirm checks that the service holds what its answer says. Errors that are not
+// [ErrNotHeld] leave the outcome unknown.
+func (g *Ingester) confirm(ctx context.Context, job Job, a can.Asset, careful bool) error {
+	switch {
+	case a.Handle == "" || len(a.Handle) > maxHandle:
+		return fmt.Errorf("%w: unusable handle of %d bytes", ErrNotHeld, len(a.Handle))
+	case a.Size >= 0 && a.Size != job.Size && a.Size != 0, a.Corrupted:
+		return fmt.Errorf("%w: %d bytes instead of %d", ErrNotHeld, a.Size, job.Size)
+	case a.Trashed:
+		return fmt.Errorf("%w: it stays in the trash", ErrNotHeld)
+	}
+	old, known, err := g.cfg.Inventory.ByHandle(ctx, a.Handle)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	careful = careful || known && old.Digest != job.Digest
+	if careful || g.checked.Load() < firstChecked || sampled(job.Digest) {
+		sum, err := g.readBack(ctx, a.Handle, job.Size)
+		switch {
+		case errors.Is(err, can.ErrNotFound), err == nil && sum.Digest != job.Digest:
+			return fmt.Errorf("%w: read back as %s: %w", ErrNotHeld, sum.Digest, orNil(err))
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+		g.checked.Add(1)
+		return nil
+	}
+	if a.Handle == job.Digest.String() || a.Size == job.Size && job.Size > 0 {
+		return nil
+	}
+	return g.glance(ctx, job, a.Handle)
+}
+
+func orNil(err error) error {
+	if err == nil {
+		return errors.New("other content")
+	}
+	return err
+}
+
+func sampled(d can.Digest) bool { return (int(d[0])<<8|int(d[1]))%sampleEvery == 0 }
+
+// glance asks the service about the handle, or reads a little of it.
+func (g *Ingester) glance(ctx context.Context, job Job, handle string) error {
+	if a, ok, err := g.meta(ctx, handle); ok {
+		switch {
+		case errors.Is(err, can.ErrNotFound):
+			return fmt.Errorf("%w: %w", ErrNotHeld, err)
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		case a.Size == job.Size:
+			return nil
+		case a.Size > 0:
+			return fmt.Errorf("%w: %d bytes instead of %d", ErrNotHeld, a.Size, job.Size)
+		}
+	}
+	n := min(job.Size, 1024)
+	got, err := g.readSome(ctx, handle, n)
+	switch {
+	case errors.Is(err, can.ErrNotFound), errors.Is(err, can.ErrTruncated):
+		return fmt.Errorf("%w: %w", ErrNotHeld, err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	rc, err := job.Content()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	defer func() { _ = rc.Close() }()
+	want := make([]byte, n)
+	if _, err := io.ReadFull(rc, want); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	if string(want) != string(got) {
+		return fmt.Errorf("%w: it begins with other bytes", ErrNotHeld)
+	}
+	return nil
+}
+
+func (g *Ingester) readSome(ctx context.Context, handle string, n int64) ([]byte, error) {
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	rc, err := g.cfg.Service.Open(call, handle, 0, n)
+	var b []byte
+	if err == nil {
+		b, err = io.ReadAll(io.LimitReader(rc, n))
+		_ = rc.Close()
+	}
+	if err == nil && int64(len(b)) < n {
+		err = can.ErrTruncated
+	}
+	g.brk.observe(ctx, err)
+	return b, err
+}
+
+// readBack hashes what the service holds; it fails for content of another size.
+func (g *Ingester) readBack(ctx context.Context, handle string, size int64) (blob.Summary, error) {
+	call, cancel := context.WithTimeout(ctx, contentTimeout(size))
+	defer cancel()
+	rc, err := g.cfg.Service.Open(call, handle, 0, -1)
+	if err != nil {
+		g.brk.observe(ctx, err)
+		return blob.Summary{}, err
+	}
+	defer func() { _ = rc.Close() }()
+	h := blob.NewHasher(-1)
+	n, err := io.Copy(h, io.LimitReader(rc, size+1))
+	g.brk.observe(ctx, err)
+	if err != nil {
+		return blob.Summary{}, err
+	}
+	sum, err := h.Finish()
+	if err == nil && n != size {
+		sum.Digest = can.Digest{} // longer content was not read to its end
+	}
+	return sum, err
+}

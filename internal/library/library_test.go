@@ -33,6 +33,7 @@ type node struct {
 	m      *session.Manager
 	store  *smemory.Store
 	lib    *library.Library
+	view   filter.Filter
 }
 
 func newNode(t testing.TB, net *memory.Network) *node {
@@ -58,7 +59,7 @@ func (n *node) close() {
 func (n *node) open(keys keyring.Library) {
 	lib, err := library.Open(n.t.Context(), library.Options{
 		Keys: keys, Device: n.device, Rand: rand.Reader,
-		Replica: replica.Options{Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
+		Replica: replica.Options{View: n.view, Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
 	})
 	require.NoError(n.t, err)
 	n.lib = lib
@@ -180,6 +181,74 @@ func TestPartitionedMembersConvergeWhenTheyMeetAgain(t *testing.T) {
 		require.EqualValues(t, 200, b.live())
 		net.Heal()
 		await(t, "both have all", func() bool { return a.live() == 300 && b.live() == 300 })
+		a.close()
+		b.close()
+	})
+}
+
+func (n *node) known() (full, bare int) {
+	for e, err := range n.lib.Entries(n.t.Context()) {
+		require.NoError(n.t, err)
+		if e.Live.HasBody() || e.Tombstone() {
+			full++
+		} else {
+			bare++
+		}
+	}
+	return full, bare
+}
+
+func (n *node) say(kind record.Kind, i int, mime string) {
+	d := can.Digest(sha256.Sum256(fmt.Appendf(nil, "a%d", i)))
+	draft, err := n.lib.Announcement(kind, d, record.AssetBody{Size: 1, Root: [32]byte{1}, MIMEType: mime})
+	require.NoError(n.t, err)
+	require.NoError(n.t, n.lib.Say(n.t.Context(), draft))
+}
+
+func TestANarrowerViewHearsOnlyOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a, b := newNode(t, net), newNode(t, net)
+		a.create("photos")
+		for i := range 20 {
+			a.say(record.Announce, i, []string{"image/png", "text/plain"}[i%2])
+		}
+		b.view = filter.Filter{MIMEPrefix: "image/"}
+		b.join(a.invite(capability.Read | capability.Write))
+		await(t, "b has its half", func() bool { return b.live() == 10 })
+		full, bare := b.known()
+		require.Equal(t, 10, full)
+		require.Zero(t, bare)
+
+		a.say(record.Announce, 100, "text/plain") // not for b
+		a.say(record.Edit, 0, "text/plain")       // leaves the view
+		await(t, "one left", func() bool { return b.live() == 9 })
+		full, bare = b.known()
+		require.Equal(t, 9, full)
+		require.Equal(t, 1, bare)
+
+		// While apart, one more leaves the view, and b edits another.
+		net.Partition([]transport.PeerID{a.tr.ID()}, []transport.PeerID{b.tr.ID()})
+		time.Sleep(5 * time.Minute)
+		a.say(record.Edit, 2, "text/plain")
+		b.say(record.Edit, 4, "image/gif")
+		b.say(record.Announce, 200, "text/plain") // its own, outside its view
+		net.Heal()
+		await(t, "both have converged", func() bool { return b.live() == 8 })
+		time.Sleep(5 * time.Minute)
+		require.EqualValues(t, 21, a.live(), "what b announced outside its view stays there until it widens")
+
+		require.NoError(t, b.lib.SetOwnView(t.Context(), filter.Filter{}))
+		b.m.SetView(b.lib.ID(), nil)
+		await(t, "the whole library", func() bool { return b.live() == 22 && a.live() == 22 })
+		_, bare = b.known()
+		require.Zero(t, bare)
+		require.NoError(t, b.lib.SetOwnView(t.Context(), filter.Filter{MIMEPrefix: "text/"}))
+		b.m.SetView(b.lib.ID(), filter.View{{MIMEPrefix: "text/"}})
+		await(t, "only texts", func() bool { return b.live() == 14 })
+		before := net.Total().Bytes
+		time.Sleep(10 * time.Minute)
+		require.Less(t, net.Total().Bytes-before, uint64(20_000), "no correcting each other for ever")
 		a.close()
 		b.close()
 	})

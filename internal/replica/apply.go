@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	ds "github.com/ipfs/go-datastore"
 
@@ -203,15 +204,22 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 		r.assets.Remove(id)
 	}
 	for _, rec := range t.added {
-		r.assets.Insert(rec.ID())
+		if complete(rec) {
+			r.assets.Insert(rec.ID())
+		}
 		delete(r.deferred, rec.ID())
+	}
+	for _, vs := range r.views {
+		for _, d := range t.order {
+			vs.change(t.changes[d])
+		}
 	}
 	r.mu.Unlock()
 	ap := Applied{Records: t.added, From: from, Changes: make([]Change, 0, len(t.order))}
 	for _, d := range t.order {
 		c := t.changes[d]
-		if c.before != c.entry.ID() {
-			ap.Changes = append(ap.Changes, Change{Asset: d, Entry: c.entry})
+		if c.before.ID() != c.entry.ID() || !c.before.Live.HasBody() && c.entry.Live.HasBody() {
+			ap.Changes = append(ap.Changes, Change{Asset: d, Before: c.before, Entry: c.entry})
 		}
 	}
 	r.notify(ap)
@@ -222,7 +230,7 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 type tx struct {
 	r      *Replica
 	txn    ds.Txn
-	filter filter.Filter
+	filter filter.View
 	own    bool
 	now    int64
 
@@ -234,11 +242,16 @@ type tx struct {
 	changes map[can.Digest]*change
 }
 
+// change is an asset that a transaction touches, before and after.
 type change struct {
-	rows   []record.Record
-	before record.ID
-	entry  Entry
+	had, rows     []record.Record
+	before, entry Entry
 }
+
+// complete says that nothing of the record is missing. An asset record that came
+// without its body, since it left the node's view, is in no set: should the view
+// widen, the whole record is among what the node lacks.
+func complete(r record.Record) bool { return r.HasBody() || r.Kind == record.Tombstone }
 
 func (t *tx) reset(txn ds.Txn, counts Counts, clock record.Clock) {
 	t.txn, t.counts, t.clock = txn, counts, clock
@@ -256,8 +269,7 @@ func (t *tx) put(ctx context.Context, rec record.Record) error {
 		if err != nil {
 			return err
 		}
-		c = &change{rows: rows, entry: t.r.entry(asset, rows, t.filter)}
-		c.before = c.entry.ID()
+		c = &change{had: slices.Clone(rows), rows: rows, before: t.r.entry(asset, rows, t.filter)}
 		t.changes[asset] = c
 		t.order = append(t.order, asset)
 	}
@@ -269,19 +281,14 @@ func (t *tx) put(ctx context.Context, rec record.Record) error {
 	}
 	id := rec.ID()
 	if at >= 0 {
-		if record.Compare(rec.Header, c.rows[at].Header) <= 0 {
+		old := c.rows[at]
+		cmp := record.Compare(rec.Header, old.Header)
+		if cmp < 0 || cmp == 0 && (complete(old) || !complete(rec)) {
 			return nil
 		}
-		old := c.rows[at].ID()
-		if err := t.txn.Delete(ctx, t.r.key("i", kv.Bin(old[:]))); err != nil {
-			return err
-		}
-		t.removed = append(t.removed, old)
-		for i := range t.added { // replaced within this very batch
-			if t.added[i].ID() == old {
-				t.added = append(t.added[:i], t.added[i+1:]...)
-				t.removed = t.removed[:len(t.removed)-1]
-				break
+		if complete(old) {
+			if err := t.drop(ctx, old.ID()); err != nil {
+				return err
 			}
 		}
 		c.rows[at] = rec
@@ -291,20 +298,38 @@ func (t *tx) put(ctx context.Context, rec record.Record) error {
 	}
 	t.added = append(t.added, rec)
 	t.clock = max(t.clock, rec.Header.Clock)
+	if !complete(rec) {
+		return nil
+	}
 	return t.txn.Put(ctx, t.r.key("i", kv.Bin(id[:])), asset[:])
+}
+
+// drop takes a record out that a newer one of its author replaced.
+func (t *tx) drop(ctx context.Context, id record.ID) error {
+	if err := t.txn.Delete(ctx, t.r.key("i", kv.Bin(id[:]))); err != nil {
+		return err
+	}
+	for i := range t.added {
+		if t.added[i].ID() == id { // it came in this very transaction
+			t.added = append(t.added[:i], t.added[i+1:]...)
+			return nil
+		}
+	}
+	t.removed = append(t.removed, id)
+	return nil
 }
 
 // finish writes the rows of every asset that was touched, counts, and queues.
 func (t *tx) finish(ctx context.Context) error {
 	for _, asset := range t.order {
 		c := t.changes[asset]
-		was := c.entry
+		was := c.before
 		c.entry = t.r.entry(asset, c.rows, t.filter)
 		t.counts.replace(was, c.entry)
 		if err := t.txn.Put(ctx, t.r.assetKey("a", asset), encodeRows(c.rows)); err != nil {
 			return err
 		}
-		if c.entry.ID() == c.before {
+		if c.entry.ID() == was.ID() && c.entry.Live.HasBody() == was.Live.HasBody() {
 			continue
 		}
 		if t.own {
@@ -431,11 +456,11 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 	for id := range removed {
 		r.controlID.Remove(id)
 	}
-	d, _, ok := r.control.Description()
-	changed := ok && !d.Filter.Equal(r.filter)
+	next := r.wanted()
+	changed := !next.Equal(r.filter)
 	r.mu.Unlock()
 	if changed {
-		if err := r.refilter(ctx, d.Filter); err != nil {
+		if err := r.refilter(ctx, next); err != nil {
 			return err
 		}
 	}
@@ -471,10 +496,21 @@ func (r *Replica) loadControl(ctx context.Context) error {
 		return err
 	}
 	r.control, r.controlID = state, set
-	if d, _, ok := state.Description(); ok {
-		r.filter = d.Filter
+	b, err := kv.Get(ctx, r.opts.Store, r.key("f"))
+	if err == nil && b != nil {
+		r.filter, err = filter.DecodeView(b)
 	}
-	return nil
+	return err
+}
+
+// wanted returns the filter that follows from the description and the own view. It
+// is called with mu held.
+func (r *Replica) wanted() filter.View {
+	v := filter.View{r.own}
+	if d, _, ok := r.control.Description(); ok {
+		v = append(v, d.Filter)
+	}
+	return v.Normalize()
 }
 
 // reloadControl brings the state back to what the store holds.

@@ -298,7 +298,7 @@ func (r *Replica) updateLocked(ctx context.Context, fn func(*tx) error) error {
 
 // refilter puts a new filter in force: it counts again and queues every asset
 // that enters or leaves the library. It is called with the writer held.
-func (r *Replica) refilter(ctx context.Context, next filter.Filter) error {
+func (r *Replica) refilter(ctx context.Context, next filter.View) error {
 	prev := r.Filter()
 	var counts Counts
 	var moved []can.Digest
@@ -344,7 +344,14 @@ func (r *Replica) refilter(ctx context.Context, next filter.Filter) error {
 	counts.Queued = r.counts.Queued
 	r.counts, r.filter = counts, next
 	r.mu.Unlock()
+	enc, err := next.Encode()
+	if err != nil {
+		return err
+	}
 	return r.updateLocked(ctx, func(t *tx) error {
+		if err := t.txn.Put(ctx, r.key("f"), enc); err != nil {
+			return err
+		}
 		return t.txn.Put(ctx, r.key("c"), t.counts.encode(t.clock))
 	})
 }

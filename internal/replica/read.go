@@ -58,15 +58,15 @@ func (r *Replica) rows(ctx context.Context, from ds.Read, asset can.Digest) ([]r
 }
 
 // entry finds the live record among the rows of an asset.
-func (r *Replica) entry(asset can.Digest, rows []record.Record, f filter.Filter) Entry {
+func (r *Replica) entry(asset can.Digest, rows []record.Record, f filter.View) Entry {
 	e := Entry{Asset: asset}
 	for i := range rows {
 		if !e.Known() || record.Compare(rows[i].Header, e.Live.Header) > 0 {
 			e.Live = rows[i]
 		}
 	}
-	if !e.Known() || e.Tombstone() {
-		return e
+	if !e.Known() || !e.Live.HasBody() {
+		return e // nothing, a tombstone, or what is outside the view
 	}
 	body, err := record.DecodeAsset(e.Live.Body)
 	if err != nil {
@@ -111,41 +111,6 @@ func (r *Replica) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 			}
 			if !yield(r.entry(asset, rows, f), nil) {
 				return
-			}
-		}
-	}
-}
-
-// RecordsFrom yields all stored asset records in ascending order of their assets
-// from the given one on, or all control records, as of one moment.
-func (r *Replica) RecordsFrom(ctx context.Context, controlSet bool, from can.Digest) iter.Seq2[record.Record, error] {
-	room, first := "a", r.assetKey("a", from).String()
-	if controlSet {
-		room, first = "k", ""
-	}
-	return func(yield func(record.Record, error) bool) {
-		for e, err := range kv.Scan(ctx, r.opts.Store, r.key(room), false) {
-			if err == nil && e.Key < first {
-				continue
-			}
-			var rows []record.Record
-			switch {
-			case err != nil:
-			case controlSet:
-				var rec record.Record
-				rec, err = record.Decode(e.Value)
-				rows = []record.Record{rec}
-			default:
-				rows, err = decodeRows(e.Value)
-			}
-			if err != nil {
-				yield(record.Record{}, err)
-				return
-			}
-			for _, rec := range rows {
-				if !yield(rec, nil) {
-					return
-				}
 			}
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -41,9 +40,12 @@ type Options struct {
 	Verifier *record.Verifier
 	// ReconcileKey keys the coded symbols; members of the library share it.
 	ReconcileKey [16]byte
-	Now          func() time.Time
-	Rand         io.Reader
-	Logger       *slog.Logger
+	// View is a filter by which the node's own view is narrower than the library;
+	// the zero filter is none.
+	View   filter.Filter
+	Now    func() time.Time
+	Rand   io.Reader
+	Logger *slog.Logger
 }
 
 // Replica is the local copy of one library's records. It is safe for concurrent
@@ -62,7 +64,10 @@ type Replica struct {
 	mu        sync.Mutex // guards what follows; never held across I/O
 	control   *control.State
 	controlID *reconcile.Set
-	filter    filter.Filter
+	own       filter.Filter // by which the node's view is narrower
+	filter    filter.View   // the library's filter and own
+	views     map[string]*viewSet
+	uses      uint64
 	observers []func(Applied)
 	counts    Counts
 	clock     record.Clock
@@ -97,7 +102,8 @@ type Applied struct {
 // Change is an asset whose live record changed.
 type Change struct {
 	Asset can.Digest
-	Entry Entry
+	// Before and Entry are what the library said of the asset before and says now.
+	Before, Entry Entry
 }
 
 // Entry is what the library says of one asset.
@@ -108,8 +114,8 @@ type Entry struct {
 	Live record.Record
 	// Body is the live record's metadata, the zero value for a tombstone.
 	Body record.AssetBody
-	// Member says that the asset is in the library: the live record is no
-	// tombstone and matches the filter.
+	// Member says that the asset is in the library as the node sees it: the live
+	// record is no tombstone and matches the library's filter and the node's own.
 	Member bool
 }
 
@@ -136,6 +142,7 @@ func Open(ctx context.Context, opts Options) (*Replica, error) {
 		control: control.New(opts.Library), controlID: reconcile.NewSet(opts.ReconcileKey, controlPrefix),
 		assets:   reconcile.NewSet(opts.ReconcileKey, assetPrefix),
 		deferred: make(map[record.ID]record.Clock),
+		own:      opts.View, views: make(map[string]*viewSet),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -145,6 +152,12 @@ func Open(ctx context.Context, opts Options) (*Replica, error) {
 	}
 	if err := r.loadCounts(ctx); err != nil {
 		return nil, err
+	}
+	// A crash may have come between a change of the filter and the new count.
+	if next := r.wanted(); !next.Equal(r.filter) {
+		if err := r.refilter(ctx, next); err != nil {
+			return nil, err
+		}
 	}
 	build, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.wg.Go(func() {
@@ -198,11 +211,39 @@ func (r *Replica) Counts() Counts {
 	return r.counts
 }
 
-// Filter returns the filter in force.
-func (r *Replica) Filter() filter.Filter {
+// Filter returns what an asset has to match to be in the library as the node sees
+// it.
+func (r *Replica) Filter() filter.View {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.filter
+}
+
+// OwnView returns the filter by which the node's view is narrower than the library.
+func (r *Replica) OwnView() filter.Filter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.own
+}
+
+// SetOwnView changes that filter. Assets that enter or leave the view are queued.
+func (r *Replica) SetOwnView(ctx context.Context, f filter.Filter) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	defer r.unlock()
+	r.mu.Lock()
+	old := r.own
+	r.own = f
+	next := r.wanted()
+	r.mu.Unlock()
+	err := r.refilter(ctx, next)
+	if err != nil {
+		r.mu.Lock()
+		r.own = old
+		r.mu.Unlock()
+	}
+	return err
 }
 
 // Control calls fn with the control state. fn must neither keep nor change it,
@@ -216,49 +257,6 @@ func (r *Replica) Control(fn func(*control.State)) {
 // Ready is closed when the coded symbols are complete and snapshots can be taken.
 func (r *Replica) Ready() <-chan struct{} { return r.ready }
 
-// Snapshot returns the coded symbols of the asset or the control set as they are
-// now. It waits until they are complete.
-func (r *Replica) Snapshot(ctx context.Context, controlSet bool) (*reconcile.Snapshot, error) {
-	if controlSet {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.controlID.Snapshot(), nil
-	}
-	select {
-	case <-r.ready:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-r.closed:
-		return nil, ErrClosed
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.readyErr != nil {
-		return nil, r.readyErr
-	}
-	return r.assets.Snapshot(), nil
-}
-
-// IDs yields the ids of the stored asset records, or of the control records, in
-// ascending order, as of one moment.
-func (r *Replica) IDs(ctx context.Context, controlSet bool) iter.Seq2[record.ID, error] {
-	prefix := r.key("i")
-	if controlSet {
-		prefix = r.key("k")
-	}
-	return func(yield func(record.ID, error) bool) {
-		for e, err := range kv.Scan(ctx, r.opts.Store, prefix, true) {
-			var id record.ID
-			if err == nil {
-				id, err = kv.Last32(e.Key)
-			}
-			if !yield(id, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
 // build fills the set of asset ids from the store. It holds the writer, so that
 // nothing is inserted beside it.
 func (r *Replica) build(ctx context.Context) {
@@ -269,7 +267,7 @@ func (r *Replica) build(ctx context.Context) {
 	}
 	defer r.unlock()
 	set := reconcile.NewSet(r.opts.ReconcileKey, assetPrefix)
-	for id, err := range r.IDs(ctx, false) {
+	for id, err := range r.IDs(ctx, false, nil) {
 		if err != nil {
 			r.readyErr = fmt.Errorf("replica: read ids: %w", err)
 			return
@@ -307,6 +305,7 @@ func (r *Replica) unlock() { <-r.writer }
 //	p/<digest>  what the node made of the asset (see Local)
 //	q/<digest>  the asset waits for the node's attention (see Work)
 //	c           counters and clock
+//	f           the filter by which they count
 func (r *Replica) key(parts ...string) ds.Key {
 	return kv.Key(append([]string{"l", kv.Bin(r.opts.Library[:])}, parts...)...)
 }

@@ -76,7 +76,7 @@ func newWorld(t testing.TB, rights ...capability.Rights) *world {
 		w.authors = append(w.authors, author{d.Author(keys.ID), g.ID})
 		w.rights = append(w.rights, g.Rights)
 	}
-	for r, err := range lib.RecordsFrom(ctx, true, can.Digest{}) {
+	for r, err := range lib.RecordsFrom(ctx, true, nil, can.Digest{}) {
 		check(t, err)
 		w.control = append(w.control, r)
 	}
@@ -162,12 +162,12 @@ func agree(t require.TestingT, m model, r *replica.Replica) {
 	c.Queued = 0
 	require.Equal(t, m.counts(), c)
 	var ids []record.ID
-	for id, err := range r.IDs(ctx, false) {
+	for id, err := range r.IDs(ctx, false, nil) {
 		check(t, err)
 		ids = append(ids, id)
 	}
 	require.Equal(t, m.ids(), ids)
-	snap, err := r.Snapshot(ctx, false)
+	snap, err := r.Snapshot(ctx, false, nil)
 	check(t, err)
 	require.Equal(t, len(ids), snap.Len())
 	seen := 0

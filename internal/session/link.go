@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/reconcile"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
@@ -41,6 +43,17 @@ type link struct {
 	log    *slog.Logger
 	jitter func(time.Duration) time.Duration
 
+	// own and theirs are the views that the two sides told, view is their
+	// intersection, and viewID stands for it. told says that theirs has come. mine
+	// carries changes of the own view. view is also read by the writer and by who
+	// pushes, under mu.
+	own, theirs filter.View
+	told        bool
+	mine        chan filter.View
+	mu          sync.Mutex
+	view        filter.View
+	viewID      viewDigest
+
 	out     *outbox
 	in      chan inbound
 	again   chan struct{} // asks for a reconciliation
@@ -56,6 +69,7 @@ type inbound struct {
 	typ     uint8
 	control bool
 	round   uint32
+	view    viewDigest
 	payload []byte
 	recs    []record.Record
 	err     error
@@ -100,8 +114,11 @@ func (l *link) run(ctx context.Context) error {
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	pending, again := true, false // a round is due; one is due soon
+	if err := l.tellView(); err != nil {
+		return err
+	}
 	begin := func() error {
-		if !l.opener || !pending || !l.round.over {
+		if !l.opener || !l.told || !pending || !l.round.over {
 			return nil
 		}
 		pending = false
@@ -133,10 +150,15 @@ func (l *link) run(ctx context.Context) error {
 			if !l.out.frame(wire.AppendFrame(nil, framePing, nil)) {
 				return errPeer
 			}
+		case v := <-l.mine:
+			l.own = v
+			if err := l.tellView(); err != nil {
+				return err
+			}
+			pending = true
 		case m := <-l.in:
-			if m.typ == frameResync {
+			if m.err == nil && (m.typ == frameResync || m.typ == frameView) {
 				pending = true
-				break
 			}
 			if err := l.handle(ctx, m); err != nil {
 				return err
@@ -156,16 +178,9 @@ func (l *link) resync() {
 	}
 }
 
-// push sends records live; what does not fit is left to a reconciliation.
-func (l *link) push(recs []record.Record) {
-	if !l.out.live(recs) {
-		l.resync()
-	}
-}
-
 // start begins a round as the initiator.
 func (l *link) start(ctx context.Context, controlSet bool) error {
-	snap, err := l.lib.Replica.Snapshot(ctx, controlSet)
+	snap, err := l.lib.Replica.Snapshot(ctx, controlSet, l.view)
 	if err != nil {
 		return err
 	}
@@ -176,7 +191,7 @@ func (l *link) start(ctx context.Context, controlSet bool) error {
 	l.round.end()
 	l.next++
 	l.round = round{n: l.next, control: controlSet, s: s}
-	return l.send(encodeReconcile(controlSet, l.round.n, first))
+	return l.send(encodeReconcile(controlSet, l.round.n, l.viewID, first))
 }
 
 func (l *link) send(frame []byte) error {
@@ -200,6 +215,8 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 			l.round.caught = true
 			return l.finish(ctx)
 		}
+	case frameView:
+		return l.learnView(m.payload)
 	case framePing:
 		return l.send(wire.AppendFrame(nil, framePong, nil))
 	}
@@ -211,7 +228,10 @@ func (l *link) reconcile(ctx context.Context, m inbound) error {
 		if l.opener || m.round < l.round.n {
 			return nil // of a round given up
 		}
-		snap, err := l.lib.Replica.Snapshot(ctx, m.control)
+		if !l.told || m.view != l.viewID {
+			return nil // the view just changed; the opener hears of it and begins again
+		}
+		snap, err := l.lib.Replica.Snapshot(ctx, m.control, l.view)
 		if err != nil {
 			return err
 		}
@@ -237,7 +257,7 @@ func (l *link) follow(ctx context.Context, step reconcile.Step) error {
 	r := &l.round
 	for {
 		for _, msg := range step.Send {
-			if err := l.send(encodeReconcile(r.control, r.n, msg)); err != nil {
+			if err := l.send(encodeReconcile(r.control, r.n, l.viewID, msg)); err != nil {
 				return err
 			}
 		}
@@ -262,7 +282,7 @@ func (l *link) follow(ctx context.Context, step reconcile.Step) error {
 		if step.Scan == nil {
 			return nil
 		}
-		page, end, err := r.page(ctx, l.lib.Replica, *step.Scan)
+		page, end, err := r.page(ctx, l.lib.Replica, l.view, *step.Scan)
 		if err != nil {
 			return err
 		}
@@ -273,12 +293,12 @@ func (l *link) follow(ctx context.Context, step reconcile.Step) error {
 }
 
 // page reads the next ids of a scan, going on from the last page where it can.
-func (r *round) page(ctx context.Context, rep *replica.Replica, want reconcile.Scan) (ids []reconcile.ID, end bool, err error) {
+func (r *round) page(ctx context.Context, rep *replica.Replica, view filter.View, want reconcile.Scan) (ids []reconcile.ID, end bool, err error) {
 	if want.From == (reconcile.ID{}) || r.nextID == nil {
 		if r.stop != nil {
 			r.stop()
 		}
-		r.nextID, r.stop = iter.Pull2(rep.IDs(ctx, r.control))
+		r.nextID, r.stop = iter.Pull2(rep.IDs(ctx, r.control, view))
 	}
 	for len(ids) < want.Limit {
 		id, err, ok := r.nextID()
@@ -347,6 +367,9 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 			l.log.Warn("record refused", "record", ref.ID.String(), "error", ref.Err)
 		}
 	}
+	if err := l.correct(ctx, recs); err != nil {
+		return err
+	}
 	if held == nil {
 		return nil
 	}
@@ -368,9 +391,10 @@ func (l *link) read(ctx context.Context) {
 			case frameRecords:
 				m.control, m.recs, m.err = decodeRecords(body)
 			case frameReconcile:
-				var p []byte
-				m.control, m.round, p, m.err = decodeReconcile(body)
-				m.payload = append([]byte(nil), p...)
+				m.control, m.round, m.view, m.payload, m.err = decodeReconcile(body)
+				m.payload = bytes.Clone(m.payload)
+			case frameView:
+				m.payload = bytes.Clone(body)
 			case frameCaught:
 				m.round, m.err = decodeNumber(body)
 			}

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/internal/capability"
-	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/transport"
@@ -245,6 +245,21 @@ func (m *Manager) Poke() {
 	}
 }
 
+// SetView tells the peers of a library that the node's view of it changed; the
+// replica was told before.
+func (m *Manager) SetView(id [32]byte, v filter.View) {
+	for _, p := range m.places(id) {
+		select { // the newest view counts
+		case <-p.link.mine:
+		default:
+		}
+		select {
+		case p.link.mine <- v:
+		default:
+		}
+	}
+}
+
 // Resync reconciles a library with every connected peer now.
 func (m *Manager) Resync(id [32]byte) {
 	for _, p := range m.places(id) {
@@ -322,9 +337,8 @@ func (m *Manager) forward(e *entry, ap replica.Applied) {
 		}
 	}
 	m.mu.Unlock()
-	recs := append([]record.Record(nil), ap.Records...)
 	for _, l := range links {
-		l.push(recs)
+		l.push(ap)
 	}
 }
 

@@ -19,12 +19,13 @@ const (
 // Frame types of the sync stream. Unknown types are skipped, so that later
 // versions can add to them.
 const (
-	frameReconcile = 1 // set, round, payload of package reconcile
+	frameReconcile = 1 // set, round, digest of the view, payload of package reconcile
 	frameRecords   = 2 // set, records
 	frameCaught    = 3 // round: the sender pushed all its surplus of that round
 	frameResync    = 4 // please start a reconciliation
 	framePing      = 5
 	framePong      = 6
+	frameView      = 7 // the sender's view of the library, before anything else
 )
 
 // Frame types of the hello stream.
@@ -49,17 +50,22 @@ func setFlag(control bool) byte {
 	return 0
 }
 
-func encodeReconcile(control bool, round uint32, payload []byte) []byte {
-	b := make([]byte, 0, 5+5+len(payload))
-	body := wire.AppendU32(append(b, setFlag(control)), round)
-	return wire.AppendFrame(nil, frameReconcile, append(body, payload...))
+// viewDigest stands for the view under which two peers reconcile. Both compute it
+// from the views that they told each other; a round under another is not answered.
+type viewDigest [8]byte
+
+func encodeReconcile(control bool, round uint32, view viewDigest, payload []byte) []byte {
+	body := make([]byte, 0, 13+len(payload))
+	body = wire.AppendU32(append(body, setFlag(control)), round)
+	return wire.AppendFrame(nil, frameReconcile, append(append(body, view[:]...), payload...))
 }
 
-func decodeReconcile(b []byte) (control bool, round uint32, payload []byte, err error) {
+func decodeReconcile(b []byte) (control bool, round uint32, view viewDigest, payload []byte, err error) {
 	rd := wire.NewReader(b)
 	control, round = rd.Bool(), rd.U32()
+	copy(view[:], rd.Take(len(view)))
 	payload = rd.Rest()
-	return control, round, payload, rd.End()
+	return control, round, view, payload, rd.End()
 }
 
 // encodeRecords takes as many records as fit a frame and returns what is left.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
 )
@@ -461,6 +462,7 @@ func (m *Manager) runLink(s *session, lib *Library, st transport.Stream) {
 	l := &link{
 		lib: lib, peer: s.peer, stream: st, opener: s.opener, log: s.log, jitter: jitter,
 		out: newOutbox(), in: make(chan inbound, 4), again: make(chan struct{}, 1),
+		mine: make(chan filter.View, 1), own: filter.View{lib.Replica.OwnView()},
 	}
 	l.onRound = func(*link) { lib.OnRound(s.peer) }
 	m.mu.Lock()

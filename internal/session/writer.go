@@ -103,6 +103,9 @@ func (l *link) serve(ctx context.Context, w order) error {
 		if errors.Is(err, replica.ErrNoRecord) {
 			continue // replaced since; its successor is found by the next round
 		}
+		if err == nil && !w.control {
+			r, err = l.visible(ctx, r)
+		}
 		if err == nil {
 			err = add(r)
 		}
@@ -111,7 +114,7 @@ func (l *link) serve(ctx context.Context, w order) error {
 		}
 	}
 	if w.all {
-		for r, err := range l.lib.Replica.RecordsFrom(ctx, w.control, w.from) {
+		for r, err := range l.lib.Replica.RecordsFrom(ctx, w.control, l.current(), w.from) {
 			if err == nil {
 				err = add(r)
 			}

@@ -97,7 +97,7 @@ type Node struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	ops    sync.RWMutex // read-held by every call that uses the parts above
+	ops    gate // passed by every call that uses the parts above
 
 	change chan struct{} // holds a token while the set of libraries is not changing
 
@@ -232,6 +232,7 @@ func (n *Node) Close() error {
 	n.closed = true
 	n.mu.Unlock()
 	defer close(n.done)
+	n.ops.close()
 	n.cancel()
 	n.events.close()
 
@@ -261,8 +262,7 @@ func (n *Node) Close() error {
 		shut("server", n.server)
 	}
 	n.wg.Wait()
-	n.ops.Lock() // wait for calls under way
-	defer n.ops.Unlock()
+	<-n.ops.close()
 	n.mu.Lock()
 	libs := n.libs
 	n.libs = nil
@@ -290,15 +290,10 @@ func (n *Node) Close() error {
 // use admits a call while the node is open; the caller calls the function it
 // returns when it is through.
 func (n *Node) use() (func(), error) {
-	n.ops.RLock()
-	n.mu.Lock()
-	closed := n.closed
-	n.mu.Unlock()
-	if closed {
-		n.ops.RUnlock()
+	if !n.ops.enter() {
 		return nil, ErrClosed
 	}
-	return n.ops.RUnlock, nil
+	return n.ops.leave, nil
 }
 
 // PeerID returns the node's identity, which it keeps for good.

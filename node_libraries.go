@@ -84,10 +84,21 @@ func (n *Node) CreateLibrary(ctx context.Context, name string, f Filter) (*Libra
 
 // openMember opens the machinery of a library.
 func (n *Node) openMember(ctx context.Context, keys keyring.Library) (*library.Library, error) {
+	var view filter.Filter
+	if len(keys.View) > 0 {
+		var err error
+		if view, err = filter.Decode(keys.View); err != nil {
+			return nil, fmt.Errorf("%w: view: %w", library.ErrKeys, err)
+		}
+	}
 	return library.Open(ctx, library.Options{
 		Keys: keys, Device: n.ring.Device(), Rand: n.cfg.Rand, Met: !keys.Owner.IsZero() || keys.Met,
+		Present: func(ctx context.Context, d can.Digest) (bool, error) {
+			_, ok, err := n.inv.Present(ctx, d)
+			return ok, err
+		},
 		Replica: replica.Options{
-			Store: n.store, Verifier: n.verifier, Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.log,
+			View: view, Store: n.store, Verifier: n.verifier, Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.log,
 		},
 	})
 }

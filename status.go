@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/transport"
@@ -241,6 +242,55 @@ func (l *Library) Wait(ctx context.Context) error {
 		}
 	}
 }
+
+// Holders asks the connected members which of the contents their CAN Services hold
+// and returns who said so, in the order of the digests; the node itself is among
+// them. Members that are not connected can't be asked.
+func (l *Library) Holders(ctx context.Context, digests ...can.Digest) ([][]transport.PeerID, error) {
+	_, done, err := l.member()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	who, err := l.n.sessions.Have(ctx, l.id, digests)
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range digests {
+		_, ok, err := l.n.inv.Present(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			who[i] = append(who[i], l.n.PeerID())
+		}
+	}
+	return who, ctx.Err()
+}
+
+// WaitHolders returns when at least n members, the node itself among them, said
+// that they hold each of the contents, or when ctx ends.
+func (l *Library) WaitHolders(ctx context.Context, n int, digests ...can.Digest) error {
+	for {
+		who, err := l.Holders(ctx, digests...)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(who, func(w []transport.PeerID) bool { return len(w) < n }) {
+			return nil
+		}
+		select {
+		case <-time.After(askEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.n.ctx.Done():
+			return ErrClosed
+		}
+	}
+}
+
+// askEvery is how often WaitHolders asks again.
+const askEvery = time.Second
 
 // waitEvery is how often Wait looks. A count is read, not the queue.
 const waitEvery = 20 * time.Millisecond

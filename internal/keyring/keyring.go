@@ -71,11 +71,13 @@ type Library struct {
 	Cert   [32]byte
 	// Ticket is the secret text of the ticket while joining.
 	Ticket string
-	// Paused and Mode are the host's wishes for this node.
-	Paused bool
-	// Met says that the node reconciled with a member since it joined.
-	Met  bool
+	// View is the encoded filter by which this node's view is narrower than the
+	// library; nil is none.
+	View []byte
+	// Mode is what the host wants this node to do in the library; empty is all.
 	Mode string
+	// Met says that the node reconciled with a member since it joined.
+	Met bool
 }
 
 // Epoch is one epoch secret.
@@ -316,13 +318,13 @@ type file struct {
 	Bundle string `json:"bundle,omitempty"`
 	Cert   string `json:"cert,omitempty"`
 	Ticket string `json:"ticket,omitempty"`
-	Paused bool   `json:"paused,omitempty"`
+	View   string `json:"view,omitempty"`
 	Met    bool   `json:"met,omitempty"`
 	Mode   string `json:"mode,omitempty"`
 }
 
 func encode(l Library) ([]byte, error) {
-	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, Paused: l.Paused, Met: l.Met, Mode: l.Mode}
+	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, View: hex.EncodeToString(l.View), Met: l.Met, Mode: l.Mode}
 	if !l.Owner.IsZero() {
 		s := l.Owner.Seed()
 		f.Owner = hex.EncodeToString(s[:])
@@ -364,7 +366,7 @@ func decode(b []byte) (Library, error) {
 		copy(v[:], p)
 		return v
 	}
-	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Paused: f.Paused, Met: f.Met, Mode: f.Mode}
+	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Met: f.Met, Mode: f.Mode}
 	if f.Owner != "" {
 		l.Owner = capability.SigningKeyFromSeed(h32("owner", f.Owner))
 	}
@@ -378,6 +380,9 @@ func decode(b []byte) (Library, error) {
 	}
 	if len(bundle) > 0 {
 		l.Bundle = bundle
+	}
+	if l.View, err = hex.DecodeString(f.View); err != nil {
+		bad = fmt.Errorf("%w: field view", ErrDamaged)
 	}
 	switch f.State {
 	case Joining, Active, Archived:

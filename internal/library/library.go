@@ -34,12 +34,13 @@ type Library struct {
 	lasting capability.Secret
 	now     func() time.Time
 	rand    io.Reader
+	present func(context.Context, can.Digest) (bool, error)
 
 	mu     sync.Mutex
 	epochs []keyring.Epoch // the newest last
 	met    bool            // the assets were reconciled with a peer, or there is none to wait for
 	metC   chan struct{}
-	paused bool
+	mode   Mode
 }
 
 // Options are what a library is opened with.
@@ -50,6 +51,9 @@ type Options struct {
 	Rand    io.Reader
 	// Met says that the node need not reconcile before it announces.
 	Met bool
+	// Present reports whether the node's CAN Service holds a content; nil means
+	// that it holds none.
+	Present func(context.Context, can.Digest) (bool, error)
 }
 
 // Open opens a library of which the node holds the keys.
@@ -75,8 +79,8 @@ func Open(ctx context.Context, o Options) (*Library, error) {
 	}
 	l := &Library{
 		Replica: rep, id: o.Keys.ID, device: o.Device, author: o.Device.Author(o.Keys.ID), bundle: b, grant: g,
-		lasting: o.Keys.Lasting, epochs: o.Keys.Epochs, now: o.Replica.Now, rand: o.Rand,
-		met: o.Met, metC: make(chan struct{}), paused: o.Keys.Paused,
+		lasting: o.Keys.Lasting, epochs: o.Keys.Epochs, now: o.Replica.Now, rand: o.Rand, present: o.Present,
+		met: o.Met, metC: make(chan struct{}), mode: Mode(o.Keys.Mode),
 	}
 	if l.met {
 		close(l.metC)
@@ -195,20 +199,6 @@ func (l *Library) meet() {
 	}
 }
 
-// Paused reports whether the host paused the library on this node.
-func (l *Library) Paused() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.paused
-}
-
-// SetPaused pauses the library on this node, or lets it go on.
-func (l *Library) SetPaused(paused bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.paused = paused
-}
-
 func (l *Library) epochKeys() capability.EpochKeys {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -245,6 +235,13 @@ func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 				out = append(out, m.Device)
 			}
 			return out
+		},
+		Have: func(ctx context.Context, d can.Digest) (bool, error) {
+			e, err := l.Entry(ctx, d)
+			if err != nil || !e.Member || l.present == nil {
+				return false, err
+			}
+			return l.present(ctx, d)
 		},
 		OnRound: func(p transport.PeerID) {
 			l.meet()

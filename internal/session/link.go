@@ -54,6 +54,7 @@ type link struct {
 	view        filter.View
 	viewID      viewDigest
 
+	asks    asks
 	out     *outbox
 	in      chan inbound
 	again   chan struct{} // asks for a reconciliation
@@ -217,6 +218,14 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 		}
 	case frameView:
 		return l.learnView(m.payload)
+	case frameAsk:
+		return l.reply(ctx, m.payload)
+	case frameHave:
+		seq, bits, err := decodeHave(m.payload)
+		if err != nil {
+			return err
+		}
+		l.asks.answer(seq, bits)
 	case framePing:
 		return l.send(wire.AppendFrame(nil, framePong, nil))
 	}
@@ -393,7 +402,7 @@ func (l *link) read(ctx context.Context) {
 			case frameReconcile:
 				m.control, m.round, m.view, m.payload, m.err = decodeReconcile(body)
 				m.payload = bytes.Clone(m.payload)
-			case frameView:
+			case frameView, frameAsk, frameHave:
 				m.payload = bytes.Clone(body)
 			case frameCaught:
 				m.round, m.err = decodeNumber(body)

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/replica"
@@ -64,6 +65,9 @@ type Library struct {
 	Admit func(ctx context.Context, q capability.JoinRequest, peer transport.PeerID, binding [32]byte) capability.JoinReply
 	// Members returns the peer ids of the members.
 	Members func() []transport.PeerID
+	// Have reports whether the node's CAN Service holds a content that is in the
+	// library.
+	Have func(ctx context.Context, d can.Digest) (bool, error)
 	// OnRound is called after each reconciliation of the assets with a peer.
 	OnRound func(peer transport.PeerID)
 }

@@ -26,6 +26,8 @@ const (
 	framePing      = 5
 	framePong      = 6
 	frameView      = 7 // the sender's view of the library, before anything else
+	frameAsk       = 8 // seq, digests: which of these do you hold?
+	frameHave      = 9 // seq, a bit for each digest
 )
 
 // Frame types of the hello stream.

@@ -1,0 +1,503 @@
+package cansync_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync"
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/can/cantest"
+	"github.com/cansync/cansync/internal/capability"
+	smemory "github.com/cansync/cansync/store/memory"
+	"github.com/cansync/cansync/transport"
+	"github.com/cansync/cansync/transport/memory"
+)
+
+// machine is a CAN Service and, when it is up, the node beside it.
+type machine struct {
+	t     testing.TB
+	name  string
+	net   *memory.Network
+	svc   *cantest.Service
+	can   can.Client
+	dir   string
+	store *smemory.Store
+	node  *cansync.Node
+	level slog.Level
+}
+
+func newMachine(t testing.TB, net *memory.Network, name string, o cantest.Options) *machine {
+	m := &machine{t: t, name: name, net: net, svc: cantest.New(o), dir: t.TempDir(), store: smemory.New(), level: slog.LevelInfo}
+	m.can = m.svc
+	m.start()
+	return m
+}
+
+// start starts the node; what it kept from an earlier start is there again.
+func (m *machine) start() {
+	n, err := cansync.New(m.t.Context(), cansync.Config{
+		CAN: m.can, DataDir: m.dir, Store: m.store,
+		Transport: func(seed [32]byte) (transport.Transport, error) {
+			return m.net.Host(capability.DeviceFromSeed(seed).PeerID()), nil
+		},
+		Logger: slog.New(slog.NewTextHandler(m.t.Output(), &slog.HandlerOptions{Level: m.level})).With("node", m.name),
+	})
+	require.NoError(m.t, err)
+	m.node = n
+}
+
+func (m *machine) stop() {
+	if m.node != nil {
+		require.NoError(m.t, m.node.Close())
+		m.node = nil
+	}
+}
+
+func (m *machine) close() {
+	m.stop()
+	require.NoError(m.t, m.svc.Close())
+}
+
+func (m *machine) lib(id cansync.LibraryID) *cansync.Library {
+	l, err := m.node.Library(id)
+	require.NoError(m.t, err)
+	return l
+}
+
+// share makes a library on m and lets the others join it.
+func (m *machine) share(f cansync.Filter, others ...*machine) cansync.LibraryID {
+	l, err := m.node.CreateLibrary(m.t.Context(), "shared", f)
+	require.NoError(m.t, err)
+	for _, o := range others {
+		o.join(l)
+	}
+	return l.ID()
+}
+
+func (m *machine) join(l *cansync.Library) {
+	tk, err := l.Invite(m.t.Context(), cansync.InviteOptions{})
+	require.NoError(m.t, err)
+	text, err := tk.ExportSecret()
+	require.NoError(m.t, err)
+	tk, err = cansync.ParseTicket(text)
+	require.NoError(m.t, err)
+	_, err = m.node.Join(m.t.Context(), tk)
+	require.NoError(m.t, err)
+}
+
+// metadata returns what the service holds, by content.
+func (m *machine) metadata() map[can.Digest]can.Metadata {
+	out := make(map[can.Digest]can.Metadata)
+	for offset := 0; ; {
+		p, err := m.svc.List(m.t.Context(), can.ListOptions{Offset: offset, Order: can.Oldest})
+		require.NoError(m.t, err)
+		if len(p.Assets) == 0 {
+			return out
+		}
+		offset += len(p.Assets)
+		for _, a := range p.Assets {
+			b, ok := m.svc.Content(a.Handle)
+			require.True(m.t, ok)
+			md := a.Metadata
+			if len(md.Tags) == 0 {
+				md.Tags = nil
+			}
+			out[digestOf(b)] = md
+		}
+	}
+}
+
+func (m *machine) handleOf(d can.Digest) string {
+	for offset := 0; ; {
+		p, err := m.svc.List(m.t.Context(), can.ListOptions{Offset: offset})
+		require.NoError(m.t, err)
+		require.NotEmpty(m.t, p.Assets, "content not there")
+		offset += len(p.Assets)
+		for _, a := range p.Assets {
+			if b, _ := m.svc.Content(a.Handle); digestOf(b) == d {
+				return a.Handle
+			}
+		}
+	}
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 1200 {
+		synctest.Wait()
+		if ok() {
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	require.FailNow(t, "never happened: "+what)
+}
+
+func sameContents(ms ...*machine) bool {
+	first := ms[0].svc.Digests()
+	for _, m := range ms[1:] {
+		if !maps.EqualFunc(first, m.svc.Digests(), func(a, b int) bool { return (a > 0) == (b > 0) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// atRest checks that nothing moves any more: over an hour no service is written
+// to, and the peers exchange no more than their regular small talk.
+func atRest(t testing.TB, net *memory.Network, ms ...*machine) {
+	t.Helper()
+	time.Sleep(10 * time.Minute)
+	synctest.Wait()
+	var writes []int
+	for _, m := range ms {
+		writes = append(writes, m.svc.Writes())
+	}
+	before := net.Total()
+	time.Sleep(time.Hour)
+	synctest.Wait()
+	for i, m := range ms {
+		require.Equal(t, writes[i], m.svc.Writes(), "%s is still written to", m.name)
+		for _, n := range m.svc.Posts() {
+			require.LessOrEqual(t, n, 1, "%s got a content twice", m.name)
+		}
+	}
+	pairs := uint64(len(ms) * (len(ms) - 1))
+	require.Less(t, net.Total().Bytes-before.Bytes, pairs*60*600, "peers do not fall silent")
+}
+
+func fill(m *machine, prefix string, n int) {
+	for i := range n {
+		m.svc.Add(fmt.Appendf(nil, "%s %d", prefix, i), can.Metadata{
+			MIMEType: "image/png", Application: "app " + prefix, User: "user", Description: fmt.Sprintf("the %dth — ünïcode", i),
+			Tags: []string{"b", "a", prefix}, Filename: fmt.Sprintf("%s-%d.png", prefix, i), Path: "/photos/" + prefix,
+		})
+	}
+}
+
+var rules = map[string]cantest.HashRule{"content": cantest.HashContent, "timestamp": cantest.HashTimestamp, "random": cantest.HashRandom}
+
+func TestTwoNodesSyncBothWays(t *testing.T) {
+	for ruleA, a := range rules {
+		for ruleB, b := range rules {
+			for _, lacks := range []cantest.Features{0, cantest.AllFeatures} {
+				t.Run(fmt.Sprintf("%s to %s without %d", ruleA, ruleB, lacks), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						net := memory.NewNetwork(memory.Options{})
+						ma := newMachine(t, net, "a", cantest.Options{Rule: a, Lacks: lacks})
+						mb := newMachine(t, net, "b", cantest.Options{Rule: b, Lacks: lacks})
+						fill(ma, "one", 40)
+						fill(mb, "two", 30)
+						ma.svc.Add([]byte("both"), can.Metadata{MIMEType: "image/gif"})
+						mb.svc.Add([]byte("both"), can.Metadata{MIMEType: "image/gif"})
+						ma.svc.Add([]byte("not chosen"), can.Metadata{MIMEType: "text/plain"})
+						id := ma.share(cansync.Filter{MIMEPrefix: "image/"}, mb)
+						eventually(t, "contents are equal", func() bool { return ma.svc.Len() == 72 && mb.svc.Len() == 71 })
+						fill(ma, "three", 5)
+						fill(mb, "four", 5)
+						eventually(t, "later ones travel", func() bool { return ma.svc.Len() == 82 && mb.svc.Len() == 81 })
+						want := ma.metadata()
+						maps.DeleteFunc(want, func(_ can.Digest, m can.Metadata) bool { return m.MIMEType == "text/plain" })
+						require.Equal(t, want, mb.metadata())
+						for _, m := range []*machine{ma, mb} {
+							require.NoError(t, m.lib(id).Wait(t.Context()))
+							s, err := m.lib(id).Status(t.Context())
+							require.NoError(t, err)
+							require.Equal(t, cansync.StateSynced, s.State)
+							require.EqualValues(t, 81, s.Assets)
+							require.EqualValues(t, 81, s.Synced)
+						}
+						atRest(t, net, ma, mb)
+						ma.close()
+						mb.close()
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestMetadataEditsTravelBothWays(t *testing.T) {
+	for name, rule := range rules {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := memory.NewNetwork(memory.Options{})
+				a := newMachine(t, net, "a", cantest.Options{Rule: rule})
+				b := newMachine(t, net, "b", cantest.Options{Rule: rule})
+				fill(a, "one", 3)
+				a.share(cansync.Filter{}, b)
+				eventually(t, "b has them", func() bool { return b.svc.Len() == 3 })
+				d := digestOf([]byte("one 1"))
+				edit := func(m *machine, text string, tags ...string) {
+					require.True(t, m.svc.Edit(m.handleOf(d), can.Update{Description: &text, Tags: &tags}))
+				}
+				edit(a, "changed on a", "x", "y")
+				eventually(t, "b has the edit", func() bool { return b.metadata()[d].Description == "changed on a" })
+				require.Equal(t, a.metadata(), b.metadata())
+				edit(b, "changed on b")
+				eventually(t, "a has the edit", func() bool { return a.metadata()[d].Description == "changed on b" })
+				require.Equal(t, a.metadata(), b.metadata())
+				atRest(t, net, a, b)
+				a.close()
+				b.close()
+			})
+		})
+	}
+}
+
+// Services that keep less than they are given, or in another form, must not make
+// two nodes correct each other for ever.
+func TestServicesThatChangeFieldsDoNotEcho(t *testing.T) {
+	drop := func(m *can.Metadata) { m.Description = "" }
+	trim := func(m *can.Metadata) { m.Filename = strings.ToLower(m.Filename[:min(len(m.Filename), 5)]) }
+	sorted := func(m *can.Metadata) { m.Tags = slices.Sorted(slices.Values(m.Tags)) }
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{Echo: []func(*can.Metadata){drop}})
+		b := newMachine(t, net, "b", cantest.Options{Rule: cantest.HashTimestamp, Echo: []func(*can.Metadata){trim, sorted}})
+		c := newMachine(t, net, "c", cantest.Options{})
+		fill(a, "one", 10)
+		fill(b, "two", 10)
+		fill(c, "three", 10)
+		a.share(cansync.Filter{}, b, c)
+		eventually(t, "all have all", func() bool { return a.svc.Len() == 30 && b.svc.Len() == 30 && c.svc.Len() == 30 })
+		atRest(t, net, a, b, c)
+		text := "an edit"
+		require.True(t, c.svc.Edit(c.handleOf(digestOf([]byte("two 1"))), can.Update{Description: &text}))
+		eventually(t, "the edit travels", func() bool {
+			return b.metadata()[digestOf([]byte("two 1"))].Description == "an edit"
+		})
+		atRest(t, net, a, b, c)
+		a.close()
+		b.close()
+		c.close()
+	})
+}
+
+func TestRemovalFollowsThePolicy(t *testing.T) {
+	for _, policy := range []cansync.DeletePolicy{cansync.KeepRemoved, cansync.TrashRemoved} {
+		t.Run(string(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := memory.NewNetwork(memory.Options{})
+				a := newMachine(t, net, "a", cantest.Options{})
+				b := newMachine(t, net, "b", cantest.Options{Rule: cantest.HashTimestamp})
+				fill(a, "one", 10)
+				id := a.share(cansync.Filter{}, b)
+				require.NoError(t, a.lib(id).SetDeletePolicy(t.Context(), policy))
+				eventually(t, "b has them", func() bool { return b.svc.Len() == 10 })
+				require.True(t, b.svc.TrashNow(b.handleOf(digestOf([]byte("one 1")))))
+				require.NoError(t, a.lib(id).Remove(t.Context(), digestOf([]byte("one 2"))))
+				assets := func(m *machine) int64 {
+					s, err := m.lib(id).Status(t.Context())
+					require.NoError(t, err)
+					return s.Assets
+				}
+				eventually(t, "both left the library", func() bool { return assets(a) == 8 && assets(b) == 8 })
+				time.Sleep(20 * time.Minute)
+				synctest.Wait()
+				if policy == cansync.KeepRemoved {
+					require.Equal(t, 10, len(a.metadata()))
+					require.Equal(t, 9, len(b.metadata()))
+				} else {
+					require.Equal(t, 9, len(a.metadata())) // its own removal keeps the own copy
+					require.Equal(t, 8, len(b.metadata()))
+				}
+				require.EqualValues(t, 8, assets(a))
+				require.EqualValues(t, 8, assets(b))
+				atRest(t, net, a, b)
+				a.close()
+				b.close()
+			})
+		})
+	}
+}
+
+func TestANodeThatWasOffCatchesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{Rule: cantest.HashTimestamp})
+		id := a.share(cansync.Filter{Tags: []string{"one", "two"}}, b)
+		fill(a, "one", 20)
+		eventually(t, "b has them", func() bool { return b.svc.Len() == 20 })
+		peer := b.node.PeerID()
+		b.stop()
+		fill(a, "two", 50)
+		fill(a, "other", 5)
+		fill(b, "two", 55)
+		time.Sleep(3 * time.Hour)
+		b.start()
+		require.Equal(t, peer, b.node.PeerID())
+		eventually(t, "both have all", func() bool { return a.svc.Len() == 80 && b.svc.Len() == 75 })
+		require.NoError(t, b.lib(id).Wait(t.Context()))
+		atRest(t, net, a, b)
+		for _, n := range b.svc.Posts() {
+			require.Equal(t, 1, n)
+		}
+		a.close()
+		b.close()
+	})
+}
+
+func TestWhatCHasReachesAThroughB(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{Rule: cantest.HashTimestamp})
+		c := newMachine(t, net, "c", cantest.Options{})
+		net.SetLink(a.node.PeerID(), c.node.PeerID(), memory.Link{Down: true})
+		id := a.share(cansync.Filter{}, b)
+		eventually(t, "b joined", func() bool { return b.lib(id).Access() != 0 })
+		eventually(t, "b knows the description", func() bool {
+			ms, err := b.lib(id).Members()
+			return err == nil && len(ms) == 2
+		})
+		c.join(b.lib(id))
+		fill(c, "c", 25)
+		eventually(t, "a has what c has", func() bool { return a.svc.Len() == 25 })
+		peers := func(m *machine) int {
+			s, err := m.lib(id).Status(t.Context())
+			require.NoError(t, err)
+			return s.Peers
+		}
+		require.Equal(t, 1, peers(a))
+		net.SetLink(a.node.PeerID(), c.node.PeerID(), memory.Link{})
+		eventually(t, "all meet", func() bool { return peers(a) == 2 && peers(b) == 2 && peers(c) == 2 })
+		atRest(t, net, a, b, c)
+		a.close()
+		b.close()
+		c.close()
+	})
+}
+
+func TestTheServiceMayFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{Rule: cantest.HashTimestamp})
+		b.svc.SetDown(true)
+		fill(a, "one", 30)
+		id := a.share(cansync.Filter{}, b)
+		eventually(t, "b says so", func() bool { return b.node.Status().Service.Err != nil })
+		eventually(t, "b knows what it lacks", func() bool {
+			if b.lib(id).Access() == 0 {
+				return false
+			}
+			s, err := b.lib(id).Status(t.Context())
+			return err == nil && s.Assets == 30 && s.Pending == 30
+		})
+		b.svc.SetDown(false)
+		eventually(t, "b recovers", func() bool { return b.svc.Len() == 30 && b.node.Status().Service.Err == nil })
+		a.svc.SetDown(true)
+		b.svc.SetDown(true)
+		time.Sleep(time.Hour)
+		a.svc.SetDown(false)
+		b.svc.SetDown(false)
+		fill(b, "two", 3)
+		eventually(t, "all recover", func() bool { return a.svc.Len() == 33 })
+		s, err := a.lib(id).Status(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, 33, s.Assets)
+		require.Zero(t, s.Removed)
+		atRest(t, net, a, b)
+		a.close()
+		b.close()
+	})
+}
+
+func TestTwoLibrariesDoNotMix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{})
+		c := newMachine(t, net, "c", cantest.Options{})
+		fill(a, "red", 10)
+		fill(a, "blue", 10)
+		a.share(cansync.Filter{Tags: []string{"red"}}, b)
+		a.share(cansync.Filter{Tags: []string{"blue"}}, c)
+		eventually(t, "each has its own", func() bool { return b.svc.Len() == 10 && c.svc.Len() == 10 })
+		a.share(cansync.Filter{Tags: []string{"blue", "red"}}, b)
+		eventually(t, "b has both", func() bool { return b.svc.Len() == 20 })
+		atRest(t, net, a, b, c)
+		require.Equal(t, 10, c.svc.Len())
+		a.close()
+		b.close()
+		c.close()
+	})
+}
+
+func TestPauseAndLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{})
+		id := a.share(cansync.Filter{}, b)
+		eventually(t, "b joined", func() bool { return b.lib(id).Access() != 0 })
+		require.NoError(t, b.lib(id).Pause())
+		fill(a, "one", 5)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.Zero(t, b.svc.Len())
+		b.stop()
+		b.start()
+		s, err := b.lib(id).Status(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, cansync.StatePaused, s.State)
+		require.NoError(t, b.lib(id).Resume())
+		eventually(t, "b goes on", func() bool { return b.svc.Len() == 5 })
+
+		left := b.lib(id)
+		require.NoError(t, left.Leave(t.Context(), cansync.LeaveOptions{}))
+		_, err = left.Members()
+		require.ErrorIs(t, err, cansync.ErrNoLibrary)
+		fill(a, "two", 5)
+		time.Sleep(10 * time.Minute)
+		require.Equal(t, 5, b.svc.Len())
+		b.join(a.lib(id))
+		eventually(t, "b comes back", func() bool { return b.svc.Len() == 10 })
+		require.ErrorIs(t, a.lib(id).Leave(t.Context(), cansync.LeaveOptions{Purge: true}), cansync.ErrOnlyOwner)
+		require.NoError(t, a.lib(id).Leave(t.Context(), cansync.LeaveOptions{Purge: true, Confirm: "shared"}))
+		require.Equal(t, 10, a.svc.Len())
+		a.close()
+		b.close()
+	})
+}
+
+func TestClosedNodesSaySo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		n := a.node
+		id := a.share(cansync.Filter{})
+		l := a.lib(id)
+		waiting := make(chan error)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			for range n.Events(ctx) {
+				continue
+			}
+			waiting <- nil
+		}()
+		a.close()
+		require.NoError(t, <-waiting)
+		cancel()
+		require.NoError(t, n.Close())
+		_, err := n.CreateLibrary(t.Context(), "x", cansync.Filter{})
+		require.ErrorIs(t, err, cansync.ErrClosed)
+		_, err = l.Invite(t.Context(), cansync.InviteOptions{})
+		require.ErrorIs(t, err, cansync.ErrClosed)
+		require.ErrorIs(t, l.Wait(t.Context()), cansync.ErrClosed)
+		_, err = n.Peers()
+		require.ErrorIs(t, err, cansync.ErrClosed)
+		require.Equal(t, "shared", l.Name())
+	})
+}

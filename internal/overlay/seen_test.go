@@ -54,7 +54,7 @@ func TestSeenHoldsWhatItPromises(t *testing.T) {
 			lost++
 		}
 	}
-	require.Less(t, lost, 20)
+	require.LessOrEqual(t, lost, 1000*3/100, "few are forgotten before it is full")
 	for i := range 3 * SeenEntries {
 		s.Add(testID(i))
 	}

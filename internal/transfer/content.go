@@ -1,0 +1,260 @@
+package transfer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/cansync/cansync/internal/blob"
+)
+
+// Content is a content that was fetched and verified as a whole. Its methods are
+// safe for concurrent use. End it with Discard when it has reached its destination,
+// or with Close to find it again.
+type Content struct {
+	sink sink
+	size uint64
+	once sync.Once
+	gone func()
+}
+
+// Open opens the content for reading from its start. Each reader is independent and
+// closed by the caller.
+func (t *Content) Open() (io.ReadCloser, error) { return t.sink.content() }
+
+// Size returns the length of the content in bytes.
+func (t *Content) Size() int64 { return int64(t.size) }
+
+// Outboard returns the BLAKE3 tree in the layout of blob.Summary, nil for content
+// of at most one group.
+func (t *Content) Outboard() ([]byte, error) { return t.sink.outboard() }
+
+// Discard removes the staged content. It is idempotent; after Close it does
+// nothing.
+func (t *Content) Discard() error { return t.end(sink.remove) }
+
+// Close keeps the staged content: the next fetch of it finds it whole and needs no
+// peer. Contents in memory are kept as long as nothing else needs the space.
+func (t *Content) Close() error { return t.end(sink.close) }
+
+func (t *Content) end(how func(sink) error) (err error) {
+	t.once.Do(func() {
+		err = how(t.sink)
+		t.gone()
+	})
+	return err
+}
+
+// sink is where a large content goes: a stage on disk or memory.
+type sink interface {
+	have() *blob.Bitmap
+	begin(run blob.Run, proof []byte) (intake, error)
+	// sync makes what came durable; finish checks the whole and returns
+	// [ErrBadContent], or blob.ErrDamaged after which have tells what is missing.
+	sync() error
+	finish() error
+	content() (io.ReadCloser, error)
+	outboard() ([]byte, error)
+	close() error
+	remove() error
+}
+
+// intake takes the groups of one run, as blob.Intake does.
+type intake interface {
+	Put(first uint64, data []byte) (uint64, error)
+}
+
+// disk is a sink on disk.
+type disk struct{ s *blob.Stage }
+
+func (d disk) have() *blob.Bitmap { return d.s.Have() }
+func (d disk) begin(run blob.Run, proof []byte) (intake, error) {
+	in, err := d.s.Begin(run, proof)
+	return in, err
+}
+func (d disk) sync() error { return d.s.Sync() }
+func (d disk) finish() error {
+	err := d.s.Finish()
+	if errors.Is(err, blob.ErrContent) {
+		return fmt.Errorf("%w: %w", ErrBadContent, err)
+	}
+	return err
+}
+func (d disk) content() (io.ReadCloser, error) { return d.s.Content() }
+func (d disk) outboard() ([]byte, error) {
+	r := d.s.Outboard()
+	if r.Size() == 0 {
+		return nil, nil
+	}
+	b := make([]byte, r.Size())
+	if _, err := r.ReadAt(b, 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	return b, nil
+}
+func (d disk) close() error  { return errors.Join(d.s.Sync(), d.s.Close()) }
+func (d disk) remove() error { return d.s.Remove() }
+
+// openDisk opens the stage of a want. A stage begun for what another record claimed
+// makes way.
+func (c *Client) openDisk(key blob.StageKey, w Want) (sink, error) {
+	s, err := blob.OpenStage(c.cfg.Stages, key, w.Root, w.Size)
+	if errors.Is(err, blob.ErrOtherStage) {
+		if err := blob.RemoveStage(c.cfg.Stages, key); err != nil {
+			return nil, err
+		}
+		s, err = blob.OpenStage(c.cfg.Stages, key, w.Root, w.Size)
+	}
+	if err != nil {
+		return nil, noSpace(err)
+	}
+	return disk{s}, nil
+}
+
+// ram holds contents of which there is no stage on disk. Those not in use make
+// way for new ones, the oldest first.
+type ram struct {
+	limit uint64
+
+	mu    sync.Mutex
+	used  uint64
+	sinks map[blob.StageKey]*memSink
+	idle  []*memSink // the oldest first
+}
+
+func newRAM(limit int64) *ram {
+	return &ram{limit: uint64(limit), sinks: make(map[blob.StageKey]*memSink)}
+}
+
+// memSink is a content in memory.
+type memSink struct {
+	m    *ram
+	key  blob.StageKey
+	root [32]byte
+	size uint64
+	data []byte
+
+	mu   sync.Mutex
+	bits *blob.Bitmap
+	tree []byte
+}
+
+func (m *ram) open(key blob.StageKey, root [32]byte, size uint64) (*memSink, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.sinks[key]; s != nil {
+		if s.root == root && s.size == size {
+			m.idle = slices.DeleteFunc(m.idle, func(o *memSink) bool { return o == s })
+			return s, nil
+		}
+		m.forget(s)
+	}
+	for len(m.idle) > 0 && (size > m.limit || m.used > m.limit-size) {
+		m.forget(m.idle[0])
+	}
+	if size > m.limit || m.used > m.limit-size {
+		return nil, fmt.Errorf("%w: %d bytes do not fit into memory", ErrNoSpace, size)
+	}
+	m.used += size
+	s := &memSink{m: m, key: key, root: root, size: size, data: make([]byte, size), bits: blob.NewBitmap(blob.Groups(size))}
+	m.sinks[key] = s
+	return s, nil
+}
+
+func (m *ram) forget(s *memSink) {
+	if m.sinks[s.key] != s {
+		return
+	}
+	m.used -= s.size
+	delete(m.sinks, s.key)
+	m.idle = slices.DeleteFunc(m.idle, func(o *memSink) bool { return o == s })
+}
+
+func (s *memSink) have() *blob.Bitmap {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bits.Clone()
+}
+
+func (s *memSink) begin(run blob.Run, proof []byte) (intake, error) {
+	v, err := blob.NewVerifier(s.root, s.size, run, proof)
+	if err != nil {
+		return nil, err
+	}
+	return memIntake{s, v}, nil
+}
+
+type memIntake struct {
+	s *memSink
+	v *blob.Verifier
+}
+
+// Put implements intake. Groups that are there already are not written again; two
+// sources that bring the same new group at once write the same verified bytes.
+func (in memIntake) Put(first uint64, data []byte) (uint64, error) {
+	if err := in.v.Check(first, data); err != nil {
+		return 0, err
+	}
+	run := blob.Run{First: first, Count: blob.Groups(uint64(len(data)))}
+	in.s.mu.Lock()
+	defer in.s.mu.Unlock()
+	if !in.s.bits.Has(run) {
+		copy(in.s.data[run.Offset():], data)
+	}
+	return in.s.bits.Set(run), nil
+}
+
+func (s *memSink) sync() error { return nil }
+
+func (s *memSink) finish() error {
+	sum := blob.Sum(s.data)
+	s.mu.Lock()
+	s.tree = sum.Outboard
+	s.mu.Unlock()
+	if sum.Digest != s.key.Digest {
+		return fmt.Errorf("%w: its SHA-256 is another", ErrBadContent)
+	}
+	return nil
+}
+
+func (s *memSink) content() (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(s.data)), nil
+}
+
+func (s *memSink) outboard() ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tree, nil
+}
+
+func (s *memSink) close() error {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	if s.m.sinks[s.key] == s {
+		s.m.idle = append(s.m.idle, s)
+	}
+	return nil
+}
+
+func (s *memSink) remove() error {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	s.m.forget(s)
+	return nil
+}
+
+// fill takes a whole content that was verified elsewhere.
+func (s *memSink) fill(data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copy(s.data, data)
+	s.bits.Set(blob.Run{Count: s.bits.Len()})
+}
+
+var (
+	_ sink = disk{}
+	_ sink = (*memSink)(nil)
+)

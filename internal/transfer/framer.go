@@ -1,0 +1,79 @@
+package transfer
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/transport"
+)
+
+// messageTime is how long one message, or a part of a large one, may take on its
+// way: a peer that needs longer is taken for stuck.
+const messageTime = 30 * time.Second
+
+// framer reads frames off a stream. Bodies go straight to where they belong: its
+// own buffer is small, so that large frames pass it by.
+type framer struct {
+	st    transport.Stream
+	r     *bufio.Reader
+	limit int
+}
+
+func newFramer(st transport.Stream, limit int) *framer {
+	return &framer{st: st, r: bufio.NewReaderSize(st, 4<<10), limit: limit}
+}
+
+// await blocks until the next frame begins, for as long as the stream's read
+// deadline allows. After an error the framer is still in good order if nothing had
+// arrived.
+func (f *framer) await() error {
+	_, err := f.r.Peek(1)
+	return err
+}
+
+// next reads a frame. alloc gives the storage for a body of n bytes; it is called
+// after the length was checked. The whole frame must arrive within messageTime.
+func (f *framer) next(alloc func(typ uint8, n int) []byte) (typ uint8, body []byte, err error) {
+	if err := f.st.SetReadDeadline(time.Now().Add(messageTime)); err != nil {
+		return 0, nil, err
+	}
+	var head [frameHead]byte
+	if _, err := io.ReadFull(f.r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:4])
+	if n < 1 || uint64(n)-1 > uint64(f.limit) {
+		return 0, nil, fmt.Errorf("%w: frame of %d bytes", wire.ErrMalformed, n)
+	}
+	body = alloc(head[4], int(n)-1)[:n-1]
+	if _, err := io.ReadFull(f.r, body); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return head[4], body, nil
+}
+
+// writePart bounds what must be taken by the peer within messageTime.
+const writePart = 64 << 10
+
+// writeAll writes b to the stream; it fails when the peer takes less than writePart
+// in messageTime.
+func writeAll(st transport.Stream, b []byte) error {
+	for len(b) > 0 {
+		if err := st.SetWriteDeadline(time.Now().Add(messageTime)); err != nil {
+			return err
+		}
+		n, err := st.Write(b[:min(len(b), writePart)])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}

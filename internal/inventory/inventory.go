@@ -249,6 +249,50 @@ func encodeHandles(hs []string) (b []byte) {
 	return b
 }
 
+// Insert stores the items whose handles are not known, as Put does, in one
+// transaction, and returns the others as they are known.
+func (v *Inventory) Insert(ctx context.Context, items ...Item) (known []Item, err error) {
+	err = kv.Update(ctx, v.s, func(txn ds.Txn) error {
+		known = nil
+		for _, i := range items {
+			old, ok, err := byHandle(ctx, txn, i.Handle)
+			if err != nil {
+				return err
+			}
+			if ok {
+				known = append(known, old)
+				continue
+			}
+			if err := put(ctx, txn, i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return known, err
+}
+
+// Modify calls fn with the item of each handle that is known, in one transaction,
+// and stores those for which it reports a change. fn must not change handle or
+// digest; it is called again after a conflict.
+func (v *Inventory) Modify(ctx context.Context, handles []string, fn func(*Item) bool) error {
+	return kv.Update(ctx, v.s, func(txn ds.Txn) error {
+		for _, h := range handles {
+			i, ok, err := byHandle(ctx, txn, h)
+			if err != nil {
+				return err
+			}
+			if !ok || !fn(&i) {
+				continue
+			}
+			if err := txn.Put(ctx, handleKey(h), i.encode()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Forget removes a handle, for one that the service no longer knows.
 func (v *Inventory) Forget(ctx context.Context, handle string) error {
 	return kv.Update(ctx, v.s, func(txn ds.Txn) error {

@@ -1,0 +1,278 @@
+package announce
+
+import (
+	"context"
+	"encoding/hex"
+	"sync"
+	"time"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/inventory"
+	"github.com/cansync/cansync/internal/library"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/wire"
+)
+
+// voice is a library in which the node speaks.
+type voice struct {
+	id     [32]byte
+	lib    *library.Library
+	ctx    context.Context // ends with Remove
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	uses   sync.WaitGroup
+
+	mu     sync.Mutex
+	gate   func(can.Digest, can.Metadata) bool
+	loaded bool
+	// caught is the state of the library in which every asset of the service was
+	// offered to it: the zero value when some was not.
+	caught state
+	// misses counts what the library was not offered because it could not speak.
+	misses uint64
+	// running is the pass that offers everything, if there is one.
+	running *pass
+	held    int // removals on hold
+	removed int // removals published since the last full scan
+	// triedAt is when the last pass began, in the state triedState.
+	triedAt    time.Time
+	triedState state
+}
+
+// state is what an offer of all assets depends on: the description in force and
+// the membership.
+type state struct {
+	description record.ID
+	grant       capability.CertID
+}
+
+func (s state) isZero() bool { return s == state{} }
+
+func (s state) encode() []byte {
+	if s.isZero() {
+		return []byte{1}
+	}
+	return append(append([]byte{1}, s.description[:]...), s.grant[:]...)
+}
+
+func decodeState(b []byte) (s state, err error) {
+	r := wire.NewReader(b)
+	if v := r.U8(); r.Err() == nil && v != 1 {
+		r.Fail("state of version %d", v)
+	}
+	if r.Err() == nil && r.Len() > 0 {
+		s = state{description: r.B32(), grant: r.B32()}
+		if r.Err() == nil && s.isZero() {
+			r.Fail("a state of nothing")
+		}
+	}
+	if err := r.End(); err != nil {
+		return state{}, err
+	}
+	return s, nil
+}
+
+// pass is one offer of all assets to a library.
+type pass struct {
+	state  state
+	misses uint64
+}
+
+func newVoice(ctx context.Context, lib *library.Library) *voice {
+	v := &voice{id: lib.ID(), lib: lib}
+	v.ctx, v.cancel = context.WithCancel(ctx)
+	return v
+}
+
+func (v *voice) short() string      { return hex.EncodeToString(v.id[:4]) }
+func (v *voice) caughtMark() string { return "announce.caught." + hex.EncodeToString(v.id[:]) }
+func (v *voice) heldMark() string   { return "announce.held." + hex.EncodeToString(v.id[:]) }
+func (v *voice) may() bool          { return v.lib.May(capability.Write) }
+func (v *voice) current() state     { return state{v.lib.DescriptionID(), v.lib.Grant().ID} }
+
+func (v *voice) isLoaded() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.loaded
+}
+
+func (v *voice) isHeld() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.held > 0
+}
+
+// load reads what is kept about the library.
+func (v *voice) load(ctx context.Context, inv *inventory.Inventory) error {
+	if v.isLoaded() {
+		return nil
+	}
+	b, err := inv.Mark(ctx, v.caughtMark())
+	if err != nil {
+		return err
+	}
+	var caught state
+	if b != nil {
+		if caught, err = decodeState(b); err != nil {
+			caught = state{} // offer everything again
+		}
+	}
+	if b, err = inv.Mark(ctx, v.heldMark()); err != nil {
+		return err
+	}
+	held := 0
+	if b != nil {
+		if held, err = decodeHeld(b); err != nil {
+			held = 1 // rather ask once too often
+		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.loaded {
+		v.caught, v.held, v.loaded = caught, held, true
+	}
+	return nil
+}
+
+func encodeHeld(n int) []byte { return wire.AppendU32([]byte{1}, uint32(min(n, 1<<31-1))) }
+
+func decodeHeld(b []byte) (int, error) {
+	r := wire.NewReader(b)
+	if v := r.U8(); r.Err() == nil && v != 1 {
+		r.Fail("hold of version %d", v)
+	}
+	n := r.U32()
+	if n > 1<<31-1 {
+		r.Fail("%d removals", n)
+	}
+	return int(n), r.End()
+}
+
+// active reports whether the library can be spoken in: it has met its peers, says
+// what it takes, and was not paused or removed.
+func (v *voice) active() bool {
+	select {
+	case <-v.lib.Met():
+	default:
+		return false
+	}
+	return v.ctx.Err() == nil && v.isLoaded() && !v.lib.Paused() && v.lib.DescriptionID() != record.ID{}
+}
+
+// behind reports whether a pass has to be made that is not under way.
+func (v *voice) behind() bool {
+	if !v.active() {
+		return false
+	}
+	now := v.current()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.caught != now && (v.running == nil || v.running.state != now || v.running.misses != v.misses)
+}
+
+// begin begins a pass, unless none is needed.
+func (v *voice) begin() *pass {
+	if !v.active() {
+		return nil
+	}
+	now := v.current()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.caught == now {
+		return nil
+	}
+	v.running = &pass{now, v.misses}
+	return v.running
+}
+
+func (v *voice) end(p *pass) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.running == p {
+		v.running = nil
+	}
+}
+
+// pending reports whether not everything was offered yet, so that what is new to
+// the node need not be new in the service.
+func (v *voice) pending() bool {
+	now := v.current()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.caught != now
+}
+
+// miss notes durably that the library was not offered something.
+func (v *voice) miss(ctx context.Context, inv *inventory.Inventory) error {
+	v.mu.Lock()
+	v.misses++
+	was := v.caught
+	known := v.loaded
+	v.mu.Unlock()
+	if known && was.isZero() {
+		return nil
+	}
+	if err := inv.SetMark(ctx, v.caughtMark(), state{}.encode()); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.caught = state{}
+	return nil
+}
+
+// catch notes durably that a pass reached its end.
+func (v *voice) catch(ctx context.Context, inv *inventory.Inventory, p *pass) error {
+	v.mu.Lock()
+	valid := v.running == p && v.misses == p.misses
+	v.mu.Unlock()
+	if !valid || v.current() != p.state {
+		return nil
+	}
+	if err := inv.SetMark(ctx, v.caughtMark(), p.state.encode()); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.caught = p.state
+	return nil
+}
+
+func (v *voice) lets(d can.Digest, m can.Metadata) bool {
+	v.mu.Lock()
+	gate := v.gate
+	v.mu.Unlock()
+	return gate == nil || gate(d, m)
+}
+
+// missNow makes the next pass necessary without the store, which failed, or for a
+// library that is being closed.
+func (v *voice) missNow() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.misses++
+	v.caught = state{}
+}
+
+// newWindow begins to count removals anew, after a full scan.
+func (v *voice) newWindow() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.removed = 0
+}
+
+// tried and mayTry space passes that come to nothing.
+func (v *voice) tried(now time.Time) {
+	s := v.current()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.triedAt, v.triedState = now, s
+}
+
+func (v *voice) mayTry(now time.Time) bool {
+	s := v.current()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.triedState != s || now.Sub(v.triedAt) >= scanRetry
+}

@@ -33,7 +33,7 @@ const (
 	// MaxDegree is the greatest degree; a [View] that asks for more gets it.
 	MaxDegree = 64
 	// Turn is how long the weight of a pair of members stands.
-	Turn = time.Hour
+	Turn = 4 * time.Hour
 	// Stale is how long after it was last linked a member is dialled only when
 	// nobody better is left, or as the one probe of a pass.
 	Stale = 7 * 24 * time.Hour

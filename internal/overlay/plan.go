@@ -7,14 +7,15 @@ import (
 )
 
 // Plan says which peers to dial and which links to drop. Equal views, whatever the
-// order of their peers, have equal plans; it costs one hash per member.
+// order of their peers, have equal plans; one takes a few nanoseconds per member.
 //
 // A node with no more peers than its degree links to all of them. Otherwise it
 // chooses the best half degree of those that it has no reason to doubt, and dials
 // whom of them it has no link to; an idle peer is in doubt without a known
 // address, after a failure, or [Stale] after it was last seen. Peers in doubt fill
 // up when there are too few others, and one at a time is probed if it would be
-// chosen. A node without any link tries a whole degree at once.
+// chosen. A node without any link, to which some did not answer, tries a whole
+// degree at once.
 //
 // Links outlive the choice that made them: what a node opened it drops once the
 // peer is not among the best full degree, would not choose the node, and all
@@ -26,7 +27,7 @@ func (v *View) Plan() Plan {
 		return v.meshPlan(c)
 	}
 	want := chosen(c.degree)
-	if c.links == 0 {
+	if c.links == 0 && c.failed {
 		want = c.degree
 	}
 	picks := c.good.list[:min(want, len(c.good.list))]
@@ -109,35 +110,35 @@ func (v *View) drops(c classes, met bool) []transport.PeerID {
 // not should be told so, and wait some minutes before it asks again: it finds
 // others meanwhile.
 func (v *View) Accept(peer transport.PeerID) bool {
-	c := v.classify()
-	links := c.links
-	var known bool
-	for i := range v.Peers {
-		if v.Peers[i].ID == peer {
-			known = true
-			if v.Peers[i].State.Linked() {
-				links-- // the newer link takes the place of the older
-			}
-		}
-	}
 	if peer == v.Self {
 		return false
 	}
-	k := chosen(c.degree)
-	members := c.peers
-	if !known {
-		members++
+	others, links, known := 0, 0, false
+	for i := range v.Peers {
+		switch p := &v.Peers[i]; {
+		case p.ID == v.Self:
+		case p.ID == peer:
+			known = true // a newer link takes the place of an older
+		default:
+			others++
+			if p.State.Linked() {
+				links++
+			}
+		}
 	}
-	if members <= c.degree || links < 2*c.degree+k {
+	d := v.degree()
+	k := chosen(d)
+	if others < d || links < 2*d+k {
 		return true
 	}
 	// Only a peer in view can be one to choose; its state is no matter here, since
 	// it is reachable evidently.
-	if !known || links >= Limit(c.degree) {
+	if !known || links >= Limit(d) {
 		return false
 	}
+	c := v.classify()
 	rank := newRanker(v.Seed, v.Now)
-	weight := rank.weight(&v.Self, &peer)
+	weight := rank.weight(rank.point(&v.Self), rank.point(&peer))
 	better := 0
 	for _, r := range c.good.list {
 		if r.weight < weight && v.Peers[r.at].ID != peer {
@@ -150,10 +151,10 @@ func (v *View) Accept(peer transport.PeerID) bool {
 // classes are the peers of a view by what may be done about them.
 type classes struct {
 	degree  int
-	peers   int  // without the node itself
 	mesh    bool // few enough to link to all
 	links   int
-	probing int // attempts under way at peers in doubt
+	failed  bool // some peer did not answer last
+	probing int  // attempts under way at peers in doubt
 	good    best
 	doubt   best
 	waiting best
@@ -162,20 +163,18 @@ type classes struct {
 
 func (v *View) classify() classes {
 	c := classes{degree: v.degree()}
-	for i := range v.Peers {
-		if v.Peers[i].ID != v.Self {
-			c.peers++
-		}
-	}
-	c.mesh = c.peers <= c.degree
 	c.good, c.doubt, c.waiting = best{v: v, most: c.degree}, best{v: v, most: c.degree}, best{v: v, most: c.degree}
 	rank := newRanker(v.Seed, v.Now)
+	self := rank.point(&v.Self)
+	others := 0
 	for i := range v.Peers {
 		p := &v.Peers[i]
 		if p.ID == v.Self {
 			continue
 		}
-		r := ranked{rank.weight(&v.Self, &p.ID), i}
+		others++
+		c.failed = c.failed || p.Failures > 0
+		r := ranked{rank.weight(self, rank.point(&p.ID)), i}
 		switch {
 		case p.State.Linked():
 			c.links++
@@ -191,6 +190,7 @@ func (v *View) classify() classes {
 			c.good.add(r)
 		}
 	}
+	c.mesh = others <= c.degree
 	return c
 }
 
@@ -203,14 +203,14 @@ func (v *View) doubted(p *Peer) bool {
 // those reachable, as far as the node knows, are better for the peer.
 func (v *View) choosesSelf(r ranked, k int) bool {
 	rank := newRanker(v.Seed, v.Now)
-	peer := &v.Peers[r.at].ID
+	peer := rank.point(&v.Peers[r.at].ID)
 	better := 0
 	for i := range v.Peers {
 		p := &v.Peers[i]
 		if i == r.at || p.ID == v.Self || !p.State.Linked() && (p.State == Waiting || v.doubted(p)) {
 			continue
 		}
-		if rank.weight(peer, &p.ID) < r.weight {
+		if rank.weight(peer, rank.point(&p.ID)) < r.weight {
 			if better++; better == k {
 				return false
 			}

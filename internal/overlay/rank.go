@@ -8,12 +8,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dchest/siphash"
-
 	"github.com/cansync/cansync/transport"
 )
 
-// ranker computes the weights of pairs at one time.
+// ranker computes the weights of pairs at one time. Ids are public keys, hence all
+// but random already; two multiplications mix in the seed, so that who does not
+// know it cannot tell who is near to whom. Who does can search for an id near to
+// another's with any hash, and gains one link at a member.
 type ranker struct {
 	k0, k1 uint64
 	now    uint64 // seconds
@@ -27,20 +28,27 @@ func newRanker(seed [16]byte, now time.Time) ranker {
 	}
 }
 
-// weight returns the weight of a pair, the same for (a, b) and (b, a); less is
-// better. One hash of the pair yields when its turns begin and, mixed with the
-// number of the turn, the weight.
-func (r ranker) weight(a, b *transport.PeerID) uint64 {
-	var buf [2 * len(a)]byte
-	if bytes.Compare(a[:], b[:]) > 0 {
-		a, b = b, a
-	}
-	copy(buf[:], a[:])
-	copy(buf[len(a):], b[:])
-	base, offset := siphash.Hash128(r.k0, r.k1, buf[:])
+// point returns what a peer adds to the weights of its pairs.
+func (r ranker) point(id *transport.PeerID) uint64 {
+	a, b := binary.LittleEndian.Uint64(id[:8]), binary.LittleEndian.Uint64(id[8:16])
+	return fold(mix(a^r.k0), mix(b^r.k1))
+}
+
+// weight returns the weight of a pair, given both points in either order; less is
+// better. From one number of the pair follow when its turns begin and, mixed with
+// the number of the turn, the weight.
+func (r ranker) weight(a, b uint64) uint64 {
+	pair := fold(min(a, b)^r.k1, max(a, b)^r.k0)
 	const turn = uint64(Turn / time.Second)
-	shift, _ := bits.Mul64(offset, turn) // uniform in [0, turn)
-	return mix(base + (r.now+shift)/turn*0x9e3779b97f4a7c15)
+	shift, _ := bits.Mul64(pair, turn) // uniform in [0, turn)
+	return mix(pair + (r.now+shift)/turn*0x9e3779b97f4a7c15)
+}
+
+// fold multiplies two numbers and folds the product, as wyhash does (Wang Yi,
+// github.com/wangyi-fudan/wyhash).
+func fold(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a^0xa0761d6478bd642f, b^0xe7037ed1a0b428db)
+	return hi ^ lo
 }
 
 // mix is the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).

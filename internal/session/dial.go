@@ -170,7 +170,10 @@ func (m *Manager) begin(id transport.PeerID) {
 func (m *Manager) attempt(id transport.PeerID) {
 	ctx, cancel := context.WithTimeout(m.ctx, dialWait)
 	defer cancel()
-	common, err := m.greet(ctx, m.book.get(id))
+	common, again, err := m.greet(ctx, m.book.get(id))
+	for again && err == nil {
+		common, again, err = m.greet(ctx, m.book.get(id))
+	}
 	if err != nil && m.ctx.Err() == nil {
 		m.log.Debug("peer not reached", "peer", id.Short(), "error", err)
 	}

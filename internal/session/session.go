@@ -82,12 +82,14 @@ func (m *Manager) onHello(st transport.Stream) {
 }
 
 // greet opens a session with a peer about what is not yet shared with it. It
-// reports whether the peer and the node have anything in common.
-func (m *Manager) greet(ctx context.Context, p transport.PeerInfo) (common bool, err error) {
+// reports whether the peer and the node have anything in common, and whether a
+// ticket was redeemed, so that there is a library to greet the peer about again: it
+// is known as a member only when the control set is here.
+func (m *Manager) greet(ctx context.Context, p transport.PeerInfo) (common, again bool, err error) {
 	m.mu.Lock()
 	if m.closed || m.opening[p.ID] {
 		m.mu.Unlock()
-		return false, nil
+		return false, false, nil
 	}
 	m.opening[p.ID] = true
 	var libs []*Library
@@ -107,11 +109,11 @@ func (m *Manager) greet(ctx context.Context, p transport.PeerInfo) (common bool,
 		m.mu.Unlock()
 	}()
 	if len(libs) == 0 && len(joins) == 0 {
-		return true, nil
+		return true, false, nil
 	}
 	st, err := m.cfg.Transport.Open(ctx, p, protoHello, transport.OpenOptions{})
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	_ = st.SetReadDeadline(time.Now().Add(helloWait))
 	_ = st.SetWriteDeadline(time.Now().Add(helloWait))
@@ -121,31 +123,32 @@ func (m *Manager) greet(ctx context.Context, p transport.PeerInfo) (common bool,
 	stop()
 	if err != nil {
 		_ = st.Reset()
-		return false, err
+		return false, false, err
 	}
 	for _, o := range outcomes {
-		m.joined(o)
+		again = m.joined(o) || again
 	}
 	if len(both) == 0 {
 		_ = st.Close()
-		return len(outcomes) > 0, nil
+		return len(outcomes) > 0, again, nil
 	}
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
 		_ = st.Reset()
-		return true, ErrClosed
+		return true, false, ErrClosed
 	}
 	m.wg.Add(1)
 	m.mu.Unlock()
 	go func() { defer m.wg.Done(); m.serve(h, both, true) }()
-	return true, nil
+	return true, again, nil
 }
 
-func (m *Manager) joined(o joinOutcome) {
+// joined hands on what came of a ticket and reports whether it was redeemed.
+func (m *Manager) joined(o joinOutcome) bool {
 	if o.err != nil {
 		o.joining.Refused(o.err)
-		return
+		return false
 	}
 	id := o.joining.Ticket.Library()
 	m.mu.Lock()
@@ -153,7 +156,7 @@ func (m *Manager) joined(o joinOutcome) {
 	delete(m.joins, id)
 	m.mu.Unlock()
 	if !current {
-		return
+		return false
 	}
 	if err := o.joining.Joined(o.grant, o.keys, o.bundle); err != nil {
 		o.joining.Refused(err)
@@ -162,7 +165,9 @@ func (m *Manager) joined(o joinOutcome) {
 			m.joins[id] = o.joining
 		}
 		m.mu.Unlock()
+		return false
 	}
+	return true
 }
 
 // serve runs a session until its stream fails, the peer ends it, or the manager

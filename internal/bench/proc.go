@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// usage is what a process used so far.
+type usage struct {
+	cpu   time.Duration // of all its threads, in steps of 10 ms
+	anon  int64         // anonymous resident memory now, in bytes
+	wrote int64         // bytes written to block devices, as the kernel counts them
+}
+
+// clockTick is the unit of times in /proc, which has been a hundredth of a second
+// on every Linux of the last decades.
+const clockTick = 10 * time.Millisecond
+
+// usageOf reads what a process used from /proc.
+func usageOf(pid int) (u usage, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return u, err
+	}
+	// The name in parentheses may hold anything, so fields are counted behind it.
+	rest := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(rest) < 13 {
+		return u, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(rest))
+	}
+	for _, f := range rest[11:13] { // utime, stime
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return u, err
+		}
+		u.cpu += time.Duration(n) * clockTick
+	}
+	if u.anon, err = procField(pid, "status", "RssAnon:"); err != nil {
+		return u, err
+	}
+	u.anon *= 1 << 10
+	u.wrote, _ = procField(pid, "io", "write_bytes:") // absent where it may not be read
+	return u, nil
+}
+
+func procField(pid int, file, name string) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, name); ok {
+			return strconv.ParseInt(strings.Fields(v)[0], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/%s: no %s", pid, file, name)
+}
+
+// meter measures processes over a time.
+type meter struct {
+	kids   []*child
+	before []usage
+	peak   []int64
+	stop   chan struct{}
+	wg     sync.WaitGroup
+}
+
+// spent is what a process used while a meter ran.
+type spent struct {
+	name  string
+	cpu   time.Duration
+	peak  int64 // the most anonymous memory seen, looked at every 20 ms
+	wrote int64
+}
+
+func (s spent) String() string {
+	return fmt.Sprintf("%s %.1f CPU s, %s", s.name, s.cpu.Seconds(), mib(s.peak))
+}
+
+// measure begins to measure.
+func measure(kids ...*child) (*meter, error) {
+	m := &meter{kids: kids, peak: make([]int64, len(kids)), stop: make(chan struct{})}
+	for i, k := range kids {
+		u, err := usageOf(k.pid())
+		if err != nil {
+			return nil, err
+		}
+		m.before = append(m.before, u)
+		m.peak[i] = u.anon
+	}
+	m.wg.Go(func() {
+		t := time.NewTicker(20 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+			case <-m.stop:
+				return
+			}
+			for i, k := range m.kids {
+				if kib, err := procField(k.pid(), "status", "RssAnon:"); err == nil {
+					m.peak[i] = max(m.peak[i], kib<<10)
+				}
+			}
+		}
+	})
+	return m, nil
+}
+
+// end ends the measurement.
+func (m *meter) end() ([]spent, error) {
+	close(m.stop)
+	m.wg.Wait()
+	var out []spent
+	for i, k := range m.kids {
+		u, err := usageOf(k.pid())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, spent{k.name, u.cpu - m.before[i].cpu, max(m.peak[i], u.anon), u.wrote - m.before[i].wrote})
+	}
+	return out, nil
+}
+
+// describe joins what several processes used.
+func describe(all []spent) string {
+	parts := make([]string, len(all))
+	for i, s := range all {
+		parts[i] = s.String()
+	}
+	return strings.Join(parts, "; ")
+}
+
+// ownCPU is the processor time of this process so far.
+func ownCPU() time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	f := strings.Fields(string(b))
+	return strings.Join(f[:min(3, len(f))], " ")
+}
+
+func cpuModel() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
+			return strings.TrimSpace(v)
+		}
+	}
+	return "unknown"
+}
+
+// fileSystem names the kind of file system that a directory is on.
+func fileSystem(dir string) string {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return "unknown"
+	}
+	names := map[int64]string{0x01021994: "tmpfs", 0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x794c7630: "overlay"}
+	if n, ok := names[int64(s.Type)]; ok {
+		return n
+	}
+	return fmt.Sprintf("type %#x", s.Type)
+}
+
+// diskUse returns the bytes that the files below a directory take on the disk.
+func diskUse(dir string) (total int64) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	for _, en := range entries {
+		path := dir + "/" + en.Name()
+		if en.IsDir() {
+			total += diskUse(path)
+			continue
+		}
+		var st syscall.Stat_t
+		if syscall.Lstat(path, &st) == nil {
+			total += st.Blocks * 512
+		}
+	}
+	return total
+}

@@ -135,6 +135,10 @@ type Announcer struct {
 	desk   chan func()
 	rescan chan struct{} // holds a token: begin a full scan now
 
+	// Of the desk: see caughtIndex.
+	caught  [][32]byte
+	indexed bool
+
 	mu     sync.Mutex // never held across I/O or callbacks
 	voices map[[32]byte]*voice
 	busy   map[string]struct{} // handles on their way from the listing to the inventory
@@ -183,22 +187,31 @@ func (a *Announcer) Add(lib *library.Library) {
 	}
 	a.voices[v.id] = v
 	a.mu.Unlock()
-	if err := v.load(v.ctx, a.inv); err != nil {
-		a.log.Warn("what was announced is not known, to be read again", "library", v.short(), "error", err)
-	}
 	lib.Observe(func(ap replica.Applied) {
 		if ap.Control && v.ctx.Err() == nil {
 			a.hints.check()
 		}
 	})
 	v.wg.Go(func() {
+		for n := 1; !v.isLoaded(); n++ {
+			var err error
+			if a.onDesk(func() { err = a.load(v) }) != nil || v.ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				a.log.Warn("store fails", "op", "read state of library", "error", err)
+				if !sleep(v.ctx, backoff(n, nil)) {
+					return
+				}
+			}
+		}
+		a.hints.check()
 		select {
 		case <-lib.Met():
 			a.hints.check()
 		case <-v.ctx.Done():
 		}
 	})
-	a.hints.check()
 }
 
 // Remove ends announcing in the library and waits until the announcer no longer

@@ -78,7 +78,7 @@ func (a *Announcer) process(batch []*note) (rest []*note) {
 	for i, n := range batch {
 		if n.kind == noteCaught {
 			if i == 0 {
-				if err := n.only[0].catch(a.ctx, a.inv, n.pass); err != nil && a.ctx.Err() == nil {
+				if err := a.catch(n.only[0], n.pass); err != nil && a.ctx.Err() == nil {
 					a.log.Warn("store fails, everything is offered again", "library", n.only[0].short(), "error", err)
 				}
 				return batch[1:]
@@ -108,6 +108,8 @@ func (a *Announcer) process(batch []*note) (rest []*note) {
 	for _, v := range vs {
 		a.speak(v, batch)
 	}
+	// What is agreed is no news any more, also to libraries that were not told.
+	a.patiently("store state of libraries", func() error { return a.strike(vs) })
 	a.agree(batch)
 	return rest
 }

@@ -131,7 +131,7 @@ func (a *Announcer) checkVoices() {
 	vs, done := a.all()
 	defer done()
 	for _, v := range vs {
-		if err := v.load(v.ctx, a.inv); err == nil && v.behind() && v.mayTry(time.Now()) {
+		if v.behind() && v.mayTry(time.Now()) {
 			a.scanNow()
 			return
 		}

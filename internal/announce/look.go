@@ -201,7 +201,7 @@ func (a *Announcer) working(ctx context.Context, d can.Digest) (bool, error) {
 	vs, done := a.all()
 	defer done()
 	for _, v := range vs {
-		if v.lib.Paused() {
+		if !v.lib.Fetches() {
 			continue
 		}
 		w, ok, err := v.lib.Work(ctx, d)

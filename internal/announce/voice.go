@@ -2,7 +2,9 @@ package announce
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,11 +42,13 @@ type voice struct {
 	triedState state
 }
 
-// state is what an offer of all assets depends on: the description in force and
-// the membership.
+// state is what an offer of all assets depends on: the description in force, the
+// node's own view, the membership, and whether the node says anything.
 type state struct {
 	description record.ID
+	view        [32]byte // the SHA-256 of the encoded filter, zero for all
 	grant       capability.CertID
+	announces   bool
 }
 
 func (s state) isZero() bool { return s == state{} }
@@ -53,7 +57,7 @@ func (s state) encode() []byte {
 	if s.isZero() {
 		return []byte{1}
 	}
-	return append(append([]byte{1}, s.description[:]...), s.grant[:]...)
+	return wire.AppendBool(slices.Concat([]byte{1}, s.description[:], s.view[:], s.grant[:]), s.announces)
 }
 
 func decodeState(b []byte) (s state, err error) {
@@ -62,7 +66,7 @@ func decodeState(b []byte) (s state, err error) {
 		r.Fail("state of version %d", v)
 	}
 	if r.Err() == nil && r.Len() > 0 {
-		s = state{description: r.B32(), grant: r.B32()}
+		s = state{description: r.B32(), view: r.B32(), grant: r.B32(), announces: r.Bool()}
 		if r.Err() == nil && s.isZero() {
 			r.Fail("a state of nothing")
 		}
@@ -86,10 +90,22 @@ func newVoice(ctx context.Context, lib *library.Library) *voice {
 }
 
 func (v *voice) short() string      { return hex.EncodeToString(v.id[:4]) }
-func (v *voice) caughtMark() string { return "announce.caught." + hex.EncodeToString(v.id[:]) }
+func caughtMark(id [32]byte) string { return "announce.caught." + hex.EncodeToString(id[:]) }
 func (v *voice) heldMark() string   { return "announce.held." + hex.EncodeToString(v.id[:]) }
-func (v *voice) may() bool          { return v.lib.May(capability.Write) }
-func (v *voice) current() state     { return state{v.lib.DescriptionID(), v.lib.Grant().ID} }
+
+// may reports whether the node may and wants to say something.
+func (v *voice) may() bool { return v.lib.Announces() && v.lib.May(capability.Write) }
+
+func (v *voice) current() state {
+	s := state{description: v.lib.DescriptionID(), grant: v.lib.Grant().ID, announces: v.lib.Announces()}
+	if own := v.lib.OwnView(); !own.IsZero() {
+		s.view[0] = 1 // should it not encode, it is at least not the zero value
+		if b, err := own.Encode(); err == nil {
+			s.view = sha256.Sum256(b)
+		}
+	}
+	return s
+}
 
 func (v *voice) isLoaded() bool {
 	v.mu.Lock()
@@ -103,17 +119,17 @@ func (v *voice) isHeld() bool {
 	return v.held > 0
 }
 
-// load reads what is kept about the library.
-func (v *voice) load(ctx context.Context, inv *inventory.Inventory) error {
+// load reads what is kept about the library, which counts if it is in the index.
+func (v *voice) load(ctx context.Context, inv *inventory.Inventory, indexed bool) error {
 	if v.isLoaded() {
 		return nil
 	}
-	b, err := inv.Mark(ctx, v.caughtMark())
+	b, err := inv.Mark(ctx, caughtMark(v.id))
 	if err != nil {
 		return err
 	}
 	var caught state
-	if b != nil {
+	if b != nil && indexed {
 		if caught, err = decodeState(b); err != nil {
 			caught = state{} // offer everything again
 		}
@@ -130,7 +146,10 @@ func (v *voice) load(ctx context.Context, inv *inventory.Inventory) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.loaded {
-		v.caught, v.held, v.loaded = caught, held, true
+		v.held, v.loaded = held, true
+		if v.misses == 0 {
+			v.caught = caught
+		}
 	}
 	return nil
 }
@@ -213,7 +232,7 @@ func (v *voice) miss(ctx context.Context, inv *inventory.Inventory) error {
 	if known && was.isZero() {
 		return nil
 	}
-	if err := inv.SetMark(ctx, v.caughtMark(), state{}.encode()); err != nil {
+	if err := inv.SetMark(ctx, caughtMark(v.id), state{}.encode()); err != nil {
 		return err
 	}
 	v.mu.Lock()
@@ -222,21 +241,12 @@ func (v *voice) miss(ctx context.Context, inv *inventory.Inventory) error {
 	return nil
 }
 
-// catch notes durably that a pass reached its end.
-func (v *voice) catch(ctx context.Context, inv *inventory.Inventory, p *pass) error {
-	v.mu.Lock()
-	valid := v.running == p && v.misses == p.misses
-	v.mu.Unlock()
-	if !valid || v.current() != p.state {
-		return nil
-	}
-	if err := inv.SetMark(ctx, v.caughtMark(), p.state.encode()); err != nil {
-		return err
-	}
+// reached reports whether a pass that came to its end offered everything.
+func (v *voice) reached(p *pass) bool {
+	now := v.current()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.caught = p.state
-	return nil
+	return v.running == p && v.misses == p.misses && now == p.state
 }
 
 func (v *voice) lets(d can.Digest, m can.Metadata) bool {

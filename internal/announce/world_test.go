@@ -146,3 +146,20 @@ func bubble(t *testing.T, fn func(t *testing.T)) {
 }
 
 var _ io.Closer = (*Announcer)(nil)
+
+// digest returns the digest of one of those that many adds.
+func (w *world) digest(i int) can.Digest {
+	return can.Digest(sha256.Sum256(fmt.Appendf(nil, "content %d", i)))
+}
+
+// failure returns the error of the last event of a failure.
+func (w *world) failure() (err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.events {
+		if e.Kind == Failed {
+			err = e.Err
+		}
+	}
+	return err
+}

@@ -134,6 +134,12 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.openTransport(); err != nil {
 		return nil, err
 	}
+	if err := n.events.load(ctx, n.store); err != nil {
+		return nil, err
+	}
+	n.wg.Go(func() {
+		n.events.run(n.store, func(err error) { n.log.Warn("events not kept", "error", err) })
+	})
 	n.start(ctx)
 	for _, keys := range n.ring.Libraries() {
 		switch keys.State {
@@ -146,7 +152,22 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 			return nil, fmt.Errorf("library %s: %w", hex.EncodeToString(keys.ID[:4]), err)
 		}
 	}
+	n.wg.Go(n.tidy)
 	return n, nil
+}
+
+// tidy clears up what an earlier process left unfinished.
+func (n *Node) tidy() {
+	if found, err := n.ingester.Recover(n.ctx); err != nil && n.ctx.Err() == nil {
+		n.log.Warn("unfinished ingests not looked into", "error", err)
+	} else if found > 0 {
+		n.log.Info("ingests of an earlier start had succeeded", "assets", found)
+	}
+	if stages, bytes, err := n.fetcher.Sweep(n.ctx); err != nil && n.ctx.Err() == nil {
+		n.log.Warn("staging folder not swept", "error", err)
+	} else if stages > 0 {
+		n.log.Info("staged contents that nobody wants removed", "contents", stages, "bytes", bytes)
+	}
 }
 
 // openState opens keys, store and staging folder.
@@ -208,10 +229,20 @@ func (n *Node) start(ctx context.Context) {
 	n.ingester = ingest.New(ingest.Config{
 		Service: n.cfg.CAN, Inventory: n.inv, Now: n.cfg.Now, Logger: n.log,
 	})
-	n.fetcher = fetch.New(fetch.Config{
-		Ingester: n.ingester, Inventory: n.inv, Service: n.cfg.CAN, Source: n.client, Now: n.cfg.Now,
-		Logger: n.log, StageDir: n.stages, HeldElsewhere: n.heldElsewhere, OnEvent: n.onFetch,
-	})
+	fc := fetch.Config{
+		Ingester: n.ingester, Inventory: n.inv, Source: fetch.From(n.client), Now: n.cfg.Now, Logger: n.log,
+		Stages: n.stages, OnEvent: n.onFetch,
+	}
+	if sp, ok := n.store.(store.SpaceReporter); ok && n.stages != nil {
+		if _, reserve, err := sp.Space(); err == nil {
+			fc.Reserve = reserve
+			fc.Space = func() (uint64, error) {
+				free, _, err := sp.Space()
+				return free, err
+			}
+		}
+	}
+	n.fetcher = fetch.New(fc)
 	n.announcer = announce.New(announce.Config{
 		Client: n.cfg.CAN, Inventory: n.inv, Now: n.cfg.Now, Logger: n.log,
 		PollInterval: n.cfg.PollInterval, FullScanInterval: n.cfg.FullScanInterval,
@@ -355,24 +386,6 @@ func (n *Node) replicated(id [32]byte) (*library.Library, bool) {
 		return l.l, true
 	}
 	return nil, false
-}
-
-// heldElsewhere reports whether another library of the node holds the asset live.
-func (n *Node) heldElsewhere(not [32]byte, d can.Digest) bool {
-	n.mu.Lock()
-	var others []*library.Library
-	for id, l := range n.libs {
-		if id != not && l.l != nil {
-			others = append(others, l.l)
-		}
-	}
-	n.mu.Unlock()
-	for _, l := range others {
-		if e, err := l.Entry(n.ctx, d); err != nil || e.Member {
-			return true // rather keep than trash when it can't be told
-		}
-	}
-	return false
 }
 
 // Learn tells the node addresses of peers that it may not know.

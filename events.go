@@ -1,8 +1,10 @@
 package cansync
 
 import (
+	"cmp"
 	"context"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,14 +52,15 @@ const (
 // Event is something that happened on the node. Fields that do not apply to a kind
 // are zero.
 type Event struct {
-	// Seq counts the node's events from 1.
+	// Seq grows from event to event, over restarts too.
 	Seq     uint64
 	Time    time.Time
 	Kind    EventKind
 	Library LibraryID
 	Asset   can.Digest
 	Peer    transport.PeerID
-	// Size is the number of bytes fetched, of removals held, or of events missed.
+	// Size is the number of bytes fetched, of removals held, or of events missed at
+	// most.
 	Size int64
 	// Duration is how long it took.
 	Duration time.Duration
@@ -71,14 +74,19 @@ const keptEvents = 4096
 type hub struct {
 	now func() time.Time
 
-	mu     sync.Mutex
-	ring   []Event // in order of Seq, at most keptEvents
-	seq    uint64
-	wake   chan struct{} // closed and replaced at each event
-	closed bool
+	shut chan struct{} // closed by close
+
+	mu      sync.Mutex
+	ring    []Event // in order of Seq, at most twice keptEvents
+	seq     uint64
+	flushed uint64        // the last that is in the store
+	wake    chan struct{} // closed and replaced at each event
+	closed  bool
 }
 
-func newHub(now func() time.Time) *hub { return &hub{now: now, wake: make(chan struct{})} }
+func newHub(now func() time.Time) *hub {
+	return &hub{now: now, wake: make(chan struct{}), shut: make(chan struct{})}
+}
 
 func (h *hub) emit(e Event) {
 	h.mu.Lock()
@@ -101,6 +109,7 @@ func (h *hub) close() {
 	defer h.mu.Unlock()
 	if !h.closed {
 		h.closed = true
+		close(h.shut)
 		close(h.wake)
 	}
 }
@@ -109,10 +118,8 @@ func (h *hub) close() {
 func (h *hub) after(seq uint64) (events []Event, wake <-chan struct{}, closed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := h.seq - seq; n > 0 && n <= h.seq {
-		n = min(n, keptEvents, uint64(len(h.ring)))
-		events = append(events, h.ring[uint64(len(h.ring))-n:]...)
-	}
+	at, _ := slices.BinarySearchFunc(h.ring, seq+1, func(e Event, s uint64) int { return cmp.Compare(e.Seq, s) })
+	events = append(events, h.ring[max(at, len(h.ring)-keptEvents):]...)
 	return events, h.wake, h.closed
 }
 
@@ -121,14 +128,27 @@ func (h *hub) after(seq uint64) (events []Event, wake <-chan struct{}, closed bo
 // gets an [EventMissed] in their place; what counts is in [Library.Status] and
 // [Library.Assets], events only tell when to look.
 func (n *Node) Events(ctx context.Context) iter.Seq[Event] {
+	return n.EventsAfter(ctx, n.LastEvent())
+}
+
+// LastEvent returns the number of the newest event.
+func (n *Node) LastEvent() uint64 {
 	n.events.mu.Lock()
-	seq := n.events.seq
-	n.events.mu.Unlock()
+	defer n.events.mu.Unlock()
+	return n.events.seq
+}
+
+// EventsAfter is [Node.Events] for a reader that saw everything up to the event
+// with the number seq, before a restart of the node perhaps; 0 yields everything
+// that is still kept, the last 4,096 events at least. Numbers that a crash skipped
+// are reported as missed too.
+func (n *Node) EventsAfter(ctx context.Context, seq uint64) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
+		seq := seq
 		for {
 			events, wake, closed := n.events.after(seq)
 			for _, e := range events {
-				if missed := e.Seq - seq - 1; missed > 0 {
+				if missed := e.Seq - seq - 1; missed > 0 && seq > 0 {
 					if !yield(Event{Seq: e.Seq - 1, Time: e.Time, Kind: EventMissed, Size: int64(missed)}) {
 						return
 					}

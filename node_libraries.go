@@ -467,7 +467,7 @@ func (n *Node) onAnnounce(e announce.Event) {
 }
 
 func (n *Node) onFetch(e fetch.Event) {
-	kinds := map[fetch.EventKind]EventKind{
+	kinds := map[fetch.Kind]EventKind{
 		fetch.Fetched: EventFetched, fetch.Updated: EventUpdated, fetch.Trashed: EventTrashed, fetch.Failed: EventFailed,
 	}
 	n.events.emit(Event{Kind: kinds[e.Kind], Library: e.Library, Asset: e.Asset, Size: e.Bytes, Duration: e.Duration, Err: e.Err})

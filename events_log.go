@@ -1,0 +1,164 @@
+package cansync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	ds "github.com/ipfs/go-datastore"
+
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/store"
+)
+
+// Events are kept in the store so that a reader can go on behind the last one it
+// saw, also after a restart. They are written in chunks, a moment late: a crash
+// may lose the last ones, and their numbers are then skipped, which a reader is
+// told as an EventMissed.
+
+const (
+	eventChunk   = 256
+	eventFlush   = time.Second
+	eventReserve = 1 << 16 // numbers skipped after a crash, more than pile up between two flushes
+	maxEventText = 500
+)
+
+func eventKey(chunk uint64) ds.Key {
+	return kv.Key("n", "e", strconv.FormatUint(chunk, 10))
+}
+
+var eventTop = kv.Key("n", "m", "events")
+
+func (e Event) append(b []byte) []byte {
+	text := ""
+	if e.Err != nil {
+		text = e.Err.Error()
+		if len(text) > maxEventText {
+			text = text[:maxEventText]
+		}
+	}
+	b = wire.AppendU64(b, e.Seq)
+	b = wire.AppendU64(b, uint64(e.Time.UnixMilli()))
+	b = wire.AppendString(b, string(e.Kind))
+	b = append(append(append(b, e.Library[:]...), e.Asset[:]...), e.Peer[:]...)
+	b = wire.AppendU64(wire.AppendU64(b, uint64(e.Size)), uint64(e.Duration))
+	return wire.AppendBytes(b, []byte(text))
+}
+
+func readEvent(r *wire.Reader) Event {
+	e := Event{Seq: r.U64(), Time: time.UnixMilli(r.I64()), Kind: EventKind(r.String(64))}
+	e.Library, e.Asset, e.Peer = r.B32(), r.B32(), r.B32()
+	e.Size, e.Duration = r.I64(), time.Duration(r.I64())
+	if text := r.Bytes(maxEventText); len(text) > 0 {
+		e.Err = errors.New(string(text))
+	}
+	return e
+}
+
+func decodeEvents(b []byte) ([]Event, error) {
+	r := wire.NewReader(b)
+	var out []Event
+	for r.Err() == nil && r.Len() > 0 && len(out) < eventChunk {
+		out = append(out, readEvent(r))
+	}
+	return out, r.End()
+}
+
+// load takes up the events of earlier starts. What can't be read is left out.
+func (h *hub) load(ctx context.Context, s store.Store) error {
+	top, err := kv.Get(ctx, s, eventTop)
+	if err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	r := wire.NewReader(top)
+	seq := r.U64()
+	var ring []Event
+	for chunk := seq / eventChunk; chunk+2*keptEvents/eventChunk > seq/eventChunk; chunk-- {
+		b, err := kv.Get(ctx, s, eventKey(chunk))
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		if events, err := decodeEvents(b); err == nil {
+			ring = append(events, ring...)
+		}
+		if chunk == 0 {
+			break
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ring, h.seq, h.flushed = ring, seq, seq
+	if n := len(ring); n > 0 && ring[n-1].Seq > seq {
+		h.seq, h.flushed = ring[n-1].Seq, ring[n-1].Seq
+	}
+	return nil
+}
+
+// run writes events to the store until the hub is closed, and the last ones then.
+func (h *hub) run(s store.Store, report func(error)) {
+	ctx := context.Background() // the store outlives the hub
+	for {
+		h.mu.Lock()
+		wake, closed, due := h.wake, h.closed, h.seq > h.flushed
+		h.mu.Unlock()
+		if due {
+			if err := h.flush(ctx, s, closed); err != nil {
+				report(err)
+			}
+		}
+		if closed {
+			return
+		}
+		if !due {
+			<-wake
+			continue
+		}
+		timer := time.NewTimer(eventFlush)
+		select {
+		case <-timer.C:
+		case <-h.shut:
+		}
+		timer.Stop()
+	}
+}
+
+// flush writes the chunks that changed, and forgets the oldest.
+func (h *hub) flush(ctx context.Context, s store.Store, last bool) error {
+	h.mu.Lock()
+	ring, seq, from := h.ring, h.seq, h.flushed
+	h.mu.Unlock()
+	chunks := make(map[uint64][]byte)
+	for i := range ring {
+		if c := ring[i].Seq / eventChunk; c >= (from+1)/eventChunk {
+			chunks[c] = ring[i].append(chunks[c])
+		}
+	}
+	top := seq
+	if !last {
+		top += eventReserve
+	}
+	err := kv.Update(ctx, s, func(txn ds.Txn) error {
+		for c, b := range chunks {
+			if err := txn.Put(ctx, eventKey(c), b); err != nil {
+				return err
+			}
+			const kept = 2 * keptEvents / eventChunk
+			if c >= kept {
+				if err := txn.Delete(ctx, eventKey(c-kept)); err != nil {
+					return err
+				}
+			}
+		}
+		return txn.Put(ctx, eventTop, wire.AppendU64(nil, top))
+	})
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.flushed = seq
+	return nil
+}

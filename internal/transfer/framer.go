@@ -21,6 +21,11 @@ type framer struct {
 	st    transport.Stream
 	r     *bufio.Reader
 	limit int
+
+	// pay, if limited says so, is called before each part of a body is read and
+	// may wait: the peer sees a slow reader, never one that is stuck.
+	pay     func(n int) error
+	limited func() bool
 }
 
 func newFramer(st transport.Stream, limit int) *framer {
@@ -36,7 +41,8 @@ func (f *framer) await() error {
 }
 
 // next reads a frame. alloc gives the storage for a body of n bytes; it is called
-// after the length was checked. The whole frame must arrive within messageTime.
+// after the length was checked. The whole frame must arrive within messageTime, the
+// time spent in pay apart.
 func (f *framer) next(alloc func(typ uint8, n int) []byte) (typ uint8, body []byte, err error) {
 	if err := f.st.SetReadDeadline(time.Now().Add(messageTime)); err != nil {
 		return 0, nil, err
@@ -50,13 +56,35 @@ func (f *framer) next(alloc func(typ uint8, n int) []byte) (typ uint8, body []by
 		return 0, nil, fmt.Errorf("%w: frame of %d bytes", wire.ErrMalformed, n)
 	}
 	body = alloc(head[4], int(n)-1)[:n-1]
-	if _, err := io.ReadFull(f.r, body); err != nil {
+	if err := f.body(body); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return 0, nil, err
 	}
 	return head[4], body, nil
+}
+
+// payPart is how much is paid for at once.
+const payPart = 16 << 10
+
+func (f *framer) body(b []byte) error {
+	if f.limited == nil || !f.limited() {
+		_, err := io.ReadFull(f.r, b)
+		return err
+	}
+	for len(b) > 0 {
+		k := min(len(b), payPart)
+		if err := f.pay(k); err != nil {
+			return err
+		}
+		_ = f.st.SetReadDeadline(time.Now().Add(messageTime))
+		if _, err := io.ReadFull(f.r, b[:k]); err != nil {
+			return err
+		}
+		b = b[k:]
+	}
+	return nil
 }
 
 // writePart bounds what must be taken by the peer within messageTime.

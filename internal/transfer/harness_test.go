@@ -180,7 +180,7 @@ func shares(n *node, lib [32]byte, with *node) bool {
 // await waits in virtual or real time.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 3000 {
+	for range 10_000 {
 		if ok() {
 			return
 		}

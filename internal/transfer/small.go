@@ -303,6 +303,8 @@ func (s *smallConn) write(ctx context.Context, st transport.Stream) error {
 func (s *smallConn) read(ctx context.Context, st transport.Stream) error {
 	f := newFramer(st, maxSmalls)
 	store := make([]byte, 0, 16<<10)
+	f.limited = func() bool { return s.c.cfg.Limit.limited(s.place.lib, s.place.peer) }
+	f.pay = func(n int) error { return s.c.cfg.Limit.wait(ctx, s.place.lib, s.place.peer, n, nil) }
 	alloc := func(_ uint8, n int) []byte {
 		if cap(store) < n {
 			store = make([]byte, n)
@@ -325,9 +327,8 @@ func (s *smallConn) read(ctx context.Context, st transport.Stream) error {
 		if err == nil {
 			err = s.deliver(all)
 		}
-		if err == nil && len(body) > 0 {
+		if err == nil {
 			s.c.received(s.place.lib, s.place.peer, len(body))
-			err = s.c.cfg.Limit.wait(ctx, s.place.lib, s.place.peer, len(body), nil)
 		}
 		switch {
 		case err == nil:

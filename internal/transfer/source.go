@@ -87,6 +87,13 @@ func (s *source) open() error {
 		}
 		s.st, s.f = st, newFramer(st, maxAnswer)
 	}
+	limit := s.d.c.cfg.Limit
+	s.f.limited = func() bool { return limit.limited(at.lib, at.peer) }
+	s.f.pay = func(n int) error {
+		return limit.wait(s.ctx, at.lib, at.peer, n, func() {
+			s.d.tell(s.ctx, event{src: s}) // it is our limit, not the peer's slowness
+		})
+	}
 	return nil
 }
 
@@ -224,14 +231,7 @@ func (s *source) read() error {
 			return s.ctx.Err()
 		}
 		if typ == frameData {
-			n := len(body)
-			s.d.c.received(s.d.want.Library, s.peer, n)
-			err := s.d.c.cfg.Limit.wait(s.ctx, s.d.want.Library, s.peer, n, func() {
-				s.d.tell(s.ctx, event{src: s}) // it is our limit, not the peer's slowness
-			})
-			if err != nil {
-				return err
-			}
+			s.d.c.received(s.d.want.Library, s.peer, len(body))
 		}
 	}
 }

@@ -1,0 +1,502 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/can/cantest"
+	"github.com/cansync/cansync/internal/blob"
+	"github.com/cansync/cansync/internal/inventory"
+	"github.com/cansync/cansync/internal/library"
+	"github.com/cansync/cansync/internal/session"
+	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/transport"
+	"github.com/cansync/cansync/transport/memory"
+)
+
+// servedBy replaces the node's server by one whose stream passes through wrap.
+func (n *node) servedBy(wrap func(transport.Stream) transport.Stream) {
+	n.m.Serve(session.ProtoBlob, func(sv session.Served) {
+		sv.Stream = wrap(sv.Stream)
+		n.server.Serve(sv)
+	})
+}
+
+// liar flips a byte of all content that the server writes.
+type liar struct {
+	transport.Stream
+	lies *atomic.Int64
+}
+
+func (l *liar) Write(b []byte) (int, error) {
+	if len(b) > 1<<10 && b[4] != frameProof {
+		c := append([]byte(nil), b...)
+		c[len(c)-1] ^= 1
+		l.lies.Add(1)
+		return l.Stream.Write(c)
+	}
+	return l.Stream.Write(b)
+}
+
+// staller takes requests and answers nothing.
+func (n *node) stalls(count *atomic.Int64) {
+	n.m.Serve(session.ProtoBlob, func(sv session.Served) {
+		count.Add(1)
+		_, _ = io.Copy(io.Discard, sv.Stream)
+		_ = sv.Stream.Reset()
+	})
+}
+
+// breaker resets its stream after a number of bytes.
+type breaker struct {
+	transport.Stream
+	left   int
+	broken func()
+}
+
+func (b *breaker) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		b.broken()
+		_ = b.Stream.Reset()
+		return 0, transport.ErrReset
+	}
+	return b.Stream.Write(p)
+}
+
+// group is a library with several holders of a content and one who wants it.
+type group struct {
+	net     *memory.Network
+	holders []*node
+	libs    []*library.Library
+	b       *node
+	lib     *library.Library
+}
+
+func newGroup(t *testing.T, holders int, o nodeOptions) *group {
+	g := &group{net: memory.NewNetwork(memory.Options{})}
+	for i := range holders {
+		n := memoryNode(t, g.net, nodeOptions{})
+		if i == 0 {
+			g.libs = append(g.libs, n.create("photos"))
+		} else {
+			g.libs = append(g.libs, n.join(g.holders[0], g.libs[0]))
+		}
+		g.holders = append(g.holders, n)
+	}
+	g.b = memoryNode(t, g.net, o)
+	g.lib = g.b.join(g.holders[0], g.libs[0])
+	for _, h := range g.holders {
+		g.b.m.Learn(transport.PeerInfo{ID: h.tr.ID(), Addrs: h.tr.Addrs()})
+	}
+	await(t, "all meet", func() bool { return len(g.b.m.Peers(g.lib.ID())) == holders })
+	return g
+}
+
+// hold gives the content to all holders and announces it.
+func (g *group) hold(t *testing.T, data []byte) Want {
+	var w Want
+	for i, h := range g.holders {
+		sum := h.hold(data)
+		if i == 0 {
+			w = h.announce(g.libs[0], sum)
+		}
+	}
+	for _, l := range g.libs {
+		knows(t, l, w)
+	}
+	return w
+}
+
+func TestOneHonestPeerAmongBadOnesIsEnough(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		dir, stage := stages(t)
+		var received [5]atomic.Int64
+		var g *group
+		g = newGroup(t, 5, nodeOptions{client: func(c *ClientConfig) {
+			stage(c)
+			c.OnReceived = func(_ [32]byte, p transport.PeerID, n int) {
+				for i, h := range g.holders {
+					if h.tr.ID() == p {
+						received[i].Add(int64(n))
+					}
+				}
+			}
+		}})
+		size := 8 << 20
+		data := random(t, 7, size)
+		w := g.hold(t, data)
+		var lies, stalls, breaks atomic.Int64
+		b := g.b.tr.ID()
+		for _, h := range g.holders {
+			g.net.SetLink(h.tr.ID(), b, memory.Link{Bandwidth: 8 << 20, Latency: time.Millisecond})
+		}
+		g.holders[0].servedBy(func(s transport.Stream) transport.Stream { return &liar{s, &lies} })
+		g.holders[1].stalls(&stalls)
+		g.net.SetLink(g.holders[2].tr.ID(), b, memory.Link{Bandwidth: 10 << 10, Latency: time.Millisecond})
+		g.holders[3].servedBy(func(s transport.Stream) transport.Stream {
+			return &breaker{s, 300 << 10, func() {
+				breaks.Add(1)
+				g.net.SetLink(g.holders[3].tr.ID(), b, memory.Link{Down: true})
+			}}
+		})
+		begun := time.Now()
+		c, err := g.b.client.Large(t.Context(), w, nil)
+		require.NoError(t, err)
+		took := time.Since(begun)
+		require.True(t, string(data) == string(readContent(t, c)))
+		require.NoError(t, c.Discard())
+		require.Zero(t, leftovers(t, dir))
+		require.Positive(t, lies.Load())
+		require.Positive(t, stalls.Load())
+		require.Positive(t, breaks.Load())
+		require.Positive(t, received[2].Load()+1)
+		require.Equal(t, []transport.PeerID{g.holders[0].tr.ID()}, g.b.blamed)
+		require.LessOrEqual(t, received[0].Load(), int64(2*maxPiece))
+		total := int64(0)
+		for i := range received {
+			total += received[i].Load()
+		}
+		require.LessOrEqual(t, total-received[0].Load(), int64(size)*105/100)
+		// Virtual time: the honest one alone needs 1 s, and a stall takes a while to be noticed.
+		require.LessOrEqual(t, took, 1500*time.Millisecond)
+		t.Log("took", took, "received", total-int64(size), "more than the size")
+	})
+}
+
+func TestOnlyBadPeersAreNamedInTheError(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		dir, stage := stages(t)
+		g := newGroup(t, 3, nodeOptions{client: stage})
+		w := g.hold(t, random(t, 8, 3<<20))
+		var lies, stalls atomic.Int64
+		g.holders[0].servedBy(func(s transport.Stream) transport.Stream { return &liar{s, &lies} })
+		g.holders[1].stalls(&stalls)
+		items, err := g.holders[2].inv.ByDigest(t.Context(), w.Asset)
+		require.NoError(t, err)
+		items[0].Flags |= inventory.Missing
+		require.NoError(t, g.holders[2].inv.Put(t.Context(), items[0]))
+		_, err = g.b.client.Large(t.Context(), w, nil)
+		require.ErrorIs(t, err, ErrNoPeer)
+		require.ErrorIs(t, err, ErrWrong)
+		require.ErrorIs(t, err, ErrStalled)
+		require.ErrorIs(t, err, ErrNotServed)
+		var fe *FetchError
+		require.ErrorAs(t, err, &fe)
+		require.Len(t, fe.Peers, 3)
+		require.EqualValues(t, 1, g.b.liars.Load())
+		require.Equal(t, 1, leftovers(t, dir)) // for later
+	})
+}
+
+func TestLyingAboutSmallContents(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGroup(t, 2, nodeOptions{})
+		w := g.hold(t, random(t, 9, 5000))
+		var lies atomic.Int64
+		g.holders[0].servedBy(func(s transport.Stream) transport.Stream { return &liar{s, &lies} })
+		for range 4 {
+			b, err := g.b.client.Small(t.Context(), w)
+			require.NoError(t, err)
+			require.Len(t, b, 5000)
+		}
+		g.holders[1].servedBy(func(s transport.Stream) transport.Stream { return &liar{s, &lies} })
+		g.net.Disconnect(g.b.tr.ID(), g.holders[1].tr.ID())
+		synctest.Wait()
+		await(t, "meet again", func() bool { return len(g.b.m.Peers(g.lib.ID())) == 2 })
+		_, err := g.b.client.Small(t.Context(), w)
+		require.ErrorIs(t, err, ErrNoPeer)
+		require.ErrorIs(t, err, ErrWrong)
+		require.GreaterOrEqual(t, g.b.liars.Load(), int64(2))
+		require.Positive(t, lies.Load())
+	})
+}
+
+func TestSilentPeerCostsHalfAMinute(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGroup(t, 1, nodeOptions{})
+		w := g.hold(t, random(t, 9, 5000))
+		var stalls atomic.Int64
+		g.holders[0].stalls(&stalls)
+		begun := time.Now()
+		_, err := g.b.client.Small(t.Context(), w)
+		require.ErrorIs(t, err, ErrStalled)
+		require.LessOrEqual(t, time.Since(begun), 31*time.Second)
+		require.Positive(t, stalls.Load())
+	})
+}
+
+// TestServiceThatRotsSendsNothingWrong is R-11: what the service altered does not
+// leave the node, and an alarm is raised each time.
+func TestServiceThatRotsSendsNothingWrong(t *testing.T) {
+	for _, lacks := range []cantest.Features{0, cantest.FeatureRange} {
+		t.Run(fmt.Sprint(lacks), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				_, stage := stages(t)
+				a, b, lib := pair(t, nodeOptions{can: cantest.Options{Lacks: lacks, Seed: 3}}, nodeOptions{client: stage})
+				fault := a.can.Inject(cantest.Fault{
+					Route: cantest.RouteAsset, Probability: 0.3, Action: cantest.Action{Kind: cantest.ActWrongBytes},
+				})
+				var wants []Want
+				for i := range 24 {
+					size := 3000 + i
+					if i%3 == 0 {
+						size = 500_000 + i
+					}
+					wants = append(wants, a.announce(lib, a.hold(random(t, uint64(100+i), size))))
+				}
+				for _, w := range wants {
+					for {
+						var err error
+						if w.Size <= SmallLimit {
+							_, err = b.client.Small(t.Context(), w)
+						} else {
+							var c *Content
+							if c, err = b.client.Large(t.Context(), w, nil); err == nil {
+								require.NoError(t, c.Discard())
+							}
+						}
+						if err == nil {
+							break
+						}
+						require.ErrorIs(t, err, ErrUnavailable)
+					}
+				}
+				require.Positive(t, fault.Fired())
+				if lacks == 0 {
+					require.EqualValues(t, fault.Fired(), a.rotten.Load())
+				}
+				require.Positive(t, a.rotten.Load()) // else skipped bytes were hit alone
+				require.Zero(t, b.liars.Load())
+			})
+		})
+	}
+}
+
+// TestAuthorIsBlamedForContradictions is S-10: records whose root and SHA-256 do not
+// belong together.
+func TestAuthorIsBlamedForContradictions(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		dir, stage := stages(t)
+		var received atomic.Int64
+		g := newGroup(t, 5, nodeOptions{client: func(c *ClientConfig) {
+			stage(c)
+			c.OnReceived = func(_ [32]byte, _ transport.PeerID, n int) { received.Add(int64(n)) }
+		}})
+		for _, size := range []int{10_000, 2 << 20} {
+			received.Store(0)
+			data := random(t, uint64(size), size)
+			sum := blob.Sum(data)
+			sum.Digest = can.Digest{1, byte(size)} // not that of the data
+			var w Want
+			for i, h := range g.holders {
+				h.know(h.can.Add(data, can.Metadata{}), sum)
+				h.trusting()
+				if i == 0 {
+					w = h.announce(g.libs[0], sum)
+				}
+			}
+			for _, l := range g.libs {
+				knows(t, l, w)
+			}
+			var err error
+			if size <= SmallLimit {
+				_, err = g.b.client.Small(t.Context(), w)
+			} else {
+				_, err = g.b.client.Large(t.Context(), w, nil)
+			}
+			require.ErrorIs(t, err, ErrBadContent)
+			require.LessOrEqual(t, received.Load(), int64(size)*105/100+200) // once
+		}
+		require.Zero(t, g.b.liars.Load())
+		require.Zero(t, leftovers(t, dir))
+	})
+}
+
+// trusting makes a node serve what it was told to hold, without checking SHA-256,
+// as accomplices of a lying author would.
+func (n *node) trusting() {
+	n.m.Serve(session.ProtoBlob, func(sv session.Served) {
+		f := newFramer(sv.Stream, maxRequest)
+		defer func() { _ = sv.Stream.Reset() }()
+		for {
+			typ, body, err := f.next(func(_ uint8, n int) []byte { return make([]byte, n) })
+			if err != nil {
+				return
+			}
+			var out []byte
+			switch typ {
+			case frameWants:
+				qs, err := decodeWants(body)
+				if err != nil {
+					return
+				}
+				for _, q := range qs {
+					it, _ := n.server.resolve(context.Background(), sv.Library, q.record)
+					data, _ := n.can.Content(it.Handle)
+					a := answer{seq: q.seq, data: data}
+					out = append(appendHead(out, frameSmalls, answerSize(a)), appendAnswer(nil, a)...)
+				}
+			case frameRun:
+				q, err := decodeRun(body)
+				if err != nil {
+					return
+				}
+				it, _ := n.server.resolve(context.Background(), sv.Library, q.record)
+				data, _ := n.can.Content(it.Handle)
+				ob := blob.Sum(data).Outboard
+				tree, _ := blob.NewTreeBytes(q.root, q.size, ob)
+				proof, _ := tree.AppendProof(nil, q.run)
+				out = wire.AppendU32(appendHead(out, frameProof, 4+len(proof)), q.seq)
+				out = append(out, proof...)
+				for at := q.run.First; at < q.run.End(); at++ {
+					one := blob.Run{First: at, Count: 1}
+					part := data[one.Offset():][:one.Len(q.size)]
+					out = wire.AppendU32(appendHead(out, frameData, 4+len(part)), q.seq)
+					out = append(out, part...)
+				}
+			}
+			if writeAll(sv.Stream, out) != nil {
+				return
+			}
+		}
+	})
+}
+
+// TestTrueContentUnderALyingRecordIsNotTheServersFault: the record's root or size is
+// a lie, and honest peers hold the content with its SHA-256.
+func TestTrueContentUnderALyingRecordIsNotTheServersFault(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		a, b, lib := pair(t, nodeOptions{}, nodeOptions{})
+		sum := a.hold(random(t, 1, 1<<20))
+		sum.Root[0] ^= 1
+		_, err := b.client.Large(t.Context(), a.announce(lib, sum), nil)
+		require.ErrorIs(t, err, ErrConflict)
+		small := a.hold(random(t, 2, 1000))
+		small.Size++
+		_, err = b.client.Small(t.Context(), a.announce(lib, small))
+		require.ErrorIs(t, err, ErrBadContent)
+		large := a.hold(random(t, 3, 1<<20))
+		large.Size = 1000
+		_, err = b.client.Small(t.Context(), a.announce(lib, large))
+		require.ErrorIs(t, err, ErrConflict)
+		require.Zero(t, b.liars.Load())
+		require.Zero(t, a.rotten.Load())
+	})
+}
+
+// TestForeignAndAbsentAreTheSame is S-08: everything that library M holds, asked for
+// through library L.
+func TestForeignAndAbsentAreTheSame(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		a, b, l := pair(t, nodeOptions{}, nodeOptions{})
+		m := a.create("secret")
+		for i := range 50 {
+			size := 2000 + i
+			if i%2 == 0 {
+				size = 200_000 + i
+			}
+			w := a.announce(m, a.hold(random(t, uint64(i), size)))
+			w.Library = l.ID()
+			var err error
+			if w.Size <= SmallLimit {
+				_, err = b.client.Small(t.Context(), w)
+			} else {
+				_, err = b.client.Large(t.Context(), w, nil)
+			}
+			requireOnly(t, err, ErrNotServed)
+			// By the digest in place of the record's id.
+			w.Record = [32]byte(w.Asset)
+			_, err = b.client.Large(t.Context(), w, nil)
+			requireOnly(t, err, ErrNotServed)
+		}
+		// Here and removed, here and not in the service, never heard of.
+		sum := a.hold(random(t, 1000, 100))
+		w := a.announce(l, sum)
+		_, err := b.client.Small(t.Context(), w)
+		require.NoError(t, err)
+		items, err := a.inv.ByDigest(t.Context(), w.Asset)
+		require.NoError(t, err)
+		items[0].Flags |= inventory.Trashed
+		require.NoError(t, a.inv.Put(t.Context(), items[0]))
+		_, err = b.client.Small(t.Context(), w)
+		requireOnly(t, err, ErrNotServed)
+		items[0].Flags = 0
+		require.NoError(t, a.inv.Put(t.Context(), items[0]))
+		require.NoError(t, l.Say(t.Context(), l.Removal(w.Asset)))
+		_, err = b.client.Small(t.Context(), w)
+		requireOnly(t, err, ErrNotServed)
+	})
+}
+
+func requireOnly(t *testing.T, err, kind error) {
+	t.Helper()
+	var fe *FetchError
+	require.ErrorAs(t, err, &fe)
+	require.ErrorIs(t, fe.Kind, kind)
+	require.False(t, errors.Is(err, ErrNoPeer))
+}
+
+func TestNobodyThere(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		dir, stage := stages(t)
+		n := memoryNode(t, memory.NewNetwork(memory.Options{}), nodeOptions{client: stage})
+		_, err := n.client.Small(t.Context(), Want{Size: 1})
+		requireOnlyKind(t, err, ErrNoPeer)
+		_, err = n.client.Large(t.Context(), Want{Size: 1 << 20}, nil)
+		requireOnlyKind(t, err, ErrNoPeer)
+		require.Equal(t, 1, leftovers(t, dir))
+		require.NoError(t, n.client.Close())
+		_, err = n.client.Small(t.Context(), Want{Size: 1})
+		require.ErrorIs(t, err, ErrClosed)
+	})
+}
+
+func requireOnlyKind(t *testing.T, err, kind error) {
+	t.Helper()
+	var fe *FetchError
+	require.ErrorAs(t, err, &fe)
+	require.ErrorIs(t, fe.Kind, kind)
+}
+
+func TestLimitedConnectionsCarryNoContent(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{Link: memory.Link{Relayed: true}})
+		a, b := memoryNode(t, net, nodeOptions{}), memoryNode(t, net, nodeOptions{})
+		lib := a.create("photos")
+		b.join(a, lib)
+		for _, size := range []int{100, 1 << 20} {
+			w := a.announce(lib, a.hold(random(t, 1, size)))
+			c, err := b.client.Large(t.Context(), w, nil)
+			require.Nil(t, c)
+			require.ErrorIs(t, err, transport.ErrLimited)
+			require.ErrorIs(t, err, ErrNoPeer)
+		}
+	})
+}
+
+func TestCloseUnblocks(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGroup(t, 1, nodeOptions{})
+		var stalls atomic.Int64
+		g.holders[0].stalls(&stalls)
+		errs := make(chan error, 2)
+		go func() { _, err := g.b.client.Small(t.Context(), Want{Library: g.lib.ID(), Size: 1}); errs <- err }()
+		go func() {
+			_, err := g.b.client.Large(t.Context(), Want{Library: g.lib.ID(), Size: 1 << 20}, nil)
+			errs <- err
+		}()
+		synctest.Wait()
+		require.NoError(t, g.b.client.Close())
+		require.ErrorIs(t, <-errs, ErrClosed)
+		require.ErrorIs(t, <-errs, ErrClosed)
+	})
+}

@@ -39,8 +39,14 @@ func newMachine(t testing.TB, net *memory.Network, name string, o cantest.Option
 	m := &machine{t: t, name: name, net: net, svc: cantest.New(o), dir: t.TempDir(), store: smemory.New(), level: slog.LevelInfo}
 	m.can = m.svc
 	m.start()
+	t.Cleanup(func() { running = slices.DeleteFunc(running, func(o *machine) bool { return o == m }) })
+	running = append(running, m)
 	return m
 }
+
+// running are the machines of the tests that are under way. Tests of this package
+// do not run in parallel.
+var running []*machine
 
 // start starts the node; what it kept from an earlier start is there again.
 func (m *machine) start() {
@@ -139,7 +145,27 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
+	for _, m := range running {
+		if m.t == t && m.node != nil {
+			m.describe()
+		}
+	}
 	require.FailNow(t, "never happened: "+what)
+}
+
+// describe logs how a machine is, for a test that failed.
+func (m *machine) describe() {
+	m.t.Logf("%s: %d assets in the service, %+v", m.name, m.svc.Len(), m.node.Status())
+	for _, l := range m.node.Libraries() {
+		s, err := l.Status(m.t.Context())
+		m.t.Logf("  library %s: %+v %v", l.ID(), s, err)
+		n := 0
+		for a, err := range l.Assets(m.t.Context()) {
+			if n++; a.State != cansync.Have && n < 500 || err != nil {
+				m.t.Logf("    %s %s %s %s %v", a.Digest, a.State, a.Cause, a.Detail, err)
+			}
+		}
+	}
 }
 
 func sameContents(ms ...*machine) bool {

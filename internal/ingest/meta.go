@@ -139,8 +139,10 @@ func (g *Ingester) reported(ctx context.Context, a can.Asset, before can.Metadat
 type Applied uint8
 
 const (
-	// Agreed: the service reports what it was given, or what it makes of it.
+	// Agreed: nothing had to be changed, or could be.
 	Agreed Applied = iota
+	// Changed: the service was given the metadata and reports what it made of it.
+	Changed
 	// Edited: the user changed the metadata since the node last agreed with the
 	// service, so nothing was done.
 	Edited
@@ -176,7 +178,7 @@ func (g *Ingester) Apply(ctx context.Context, item inventory.Item, want can.Meta
 		item.Flags |= inventory.Trashed
 		return InTrash, g.put(ctx, item)
 	}
-	now := inventory.FingerprintOf(a.Metadata)
+	now, done := inventory.FingerprintOf(a.Metadata), Agreed
 	if !overwrite && now != item.Baseline && item.Baseline != (inventory.Fingerprint{}) && now != inventory.FingerprintOf(want) {
 		return Edited, nil
 	}
@@ -185,13 +187,14 @@ func (g *Ingester) Apply(ctx context.Context, item inventory.Item, want can.Meta
 	case err != nil:
 		return Agreed, downOr(err)
 	case ok:
-		now = g.reported(ctx, after, a.Metadata)
+		now, done = g.reported(ctx, after, a.Metadata), Changed
 	}
-	if now == item.Baseline {
-		return Agreed, nil
+	if now == item.Baseline && !item.Is(inventory.TrashedByUs) {
+		return done, nil
 	}
-	item.Baseline = now
-	return Agreed, g.put(ctx, item)
+	// What the node meant to trash and did not is the user's again.
+	item.Baseline, item.Flags = now, item.Flags&^inventory.TrashedByUs
+	return done, g.put(ctx, item)
 }
 
 // applyBlind updates a service that can't be asked what it holds. Whatever it then

@@ -1,0 +1,214 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/cansync/cansync"
+	"github.com/stretchr/testify/require"
+)
+
+// same runs fn and checks that the libraries are what they were.
+func same(t *testing.T, r *rig, fn func()) {
+	t.Helper()
+	before := get[[]libraryView](t, r, "GET", "/libraries", "")
+	fn()
+	require.Equal(t, before, get[[]libraryView](t, r, "GET", "/libraries", ""))
+	require.Zero(t, r.Panics())
+}
+
+func TestBadBodies(t *testing.T) {
+	r := single(t)
+	lib := r.create(t, "good", `{}`)
+	one := "/libraries/" + lib.ID
+	deep := strings.Repeat(`{"filter":`, 20_000) + "{}" + strings.Repeat("}", 20_000)
+	type bad struct{ method, path, body, says string }
+	cases := []bad{
+		{"POST", "/libraries", `{"name":"x","filters":{}}`, `unknown key "filters"; known keys are filter, name`},
+		{"POST", "/libraries", `{"name":"x","filter":{"mime":"a"}}`, `unknown key "filter.mime"`},
+		{"POST", "/libraries", `{"Name":"x"}`, `unknown key "Name"`},
+		{"POST", "/libraries", `{"name":"x","name":"y"}`, `key "name" is given twice`},
+		{"POST", "/libraries", `{"name":7}`, `name: want a string, got the number`},
+		{"POST", "/libraries", `{"name":"x","filter":[]}`, `filter: want an object, got a list`},
+		{"POST", "/libraries", `{"name":"x","filter":"a"}`, `filter: want an object, got a string`},
+		{"POST", "/libraries", `{"name":"x","filter":{"tags":"a"}}`, `filter.tags: want a list of strings, got a string`},
+		{"POST", "/libraries", `{"name":"x","filter":{"tags":[1]}}`, `filter.tags: want a string, got the number`},
+		{"POST", "/libraries", `{"name":"x","filter":{"tags":[""]}}`, `an empty tag`},
+		{"POST", "/libraries", `{"name":"x","filter":{"application":true}}`, `filter.application: want a string, got true or false`},
+		{"POST", "/libraries", `{"name":"x","filter":{"hashes":["zz"]}}`, `hashes`},
+		{"POST", "/libraries", `{"name":"x","filter":{"user":"` + strings.Repeat("u", 5000) + `"}}`, `user`},
+		{"POST", "/libraries", `{"name":""}`, `name`},
+		{"POST", "/libraries", `{"name":"   "}`, `empty`},
+		{"POST", "/libraries", `{"name":null}`, `name`},
+		{"POST", "/libraries", `{"filter":{}}`, `name`},
+		{"POST", "/libraries", `{"name":"a\u0000b"}`, `control`},
+		{"POST", "/libraries", `{"name":"` + strings.Repeat("n", cansync.MaxNameLen+1) + `"}`, `at most`},
+		{"POST", "/join", `{}`, `ticket`},
+		{"POST", "/join", `{"ticket":""}`, `ticket`},
+		{"POST", "/join", `{"ticket":["a"]}`, `ticket: want a string, got a list`},
+		{"POST", "/join", `{"ticket":"nonsense"}`, `ticket`},
+		{"POST", "/join", `{"tickets":"x"}`, `unknown key "tickets"`},
+		{"POST", one + "/invite", `{"acces":"read"}`, `unknown key "acces"`},
+		{"POST", one + "/invite", `{"access":1}`, `access: want a string`},
+		{"POST", one + "/invite", `{"expires_in_secs":1.5}`, `expires_in_secs: want a whole number`},
+		{"POST", one + "/invite", `{"expires_in_secs":"60"}`, `expires_in_secs: want a whole number, got a string`},
+		{"POST", one + "/invite", `{"can_invite":"yes"}`, `can_invite: want true or false, got a string`},
+		{"POST", one + "/invite", `{"expires_in_secs":1e99}`, `expires_in_secs`},
+		{"PATCH", one, ``, `JSON object is required`},
+		{"PATCH", one, `{}`, `nothing to change`},
+		{"PATCH", one, `{"delete_policy":"burn"}`, `delete_policy`},
+		{"PATCH", one, `{"name":"y"}`, `unknown key "name"`},
+		{"POST", one + "/pause", `{"x":1}`, `no body`},
+		{"DELETE", one, `{"purge":true}`, `no body`},
+		{"GET", "/status", `{"x":1}`, `no body`},
+	}
+	for _, path := range []string{"/libraries", "/join", one + "/invite"} {
+		for body, says := range map[string]string{
+			`{`: "malformed", `{"name":"x"`: "malformed", `{"name":"x"}}`: "malformed", `{"name":"x"} {}`: "malformed", `{"name":"x"}x`: "malformed",
+			`[]`: "object", `null`: "object", `"x"`: "object", `7`: "object", `nonsense`: "malformed", "\xff{}": "UTF-8",
+			`{"name":"` + "\xff" + `"}`: "UTF-8", `{'name':'x'}`: "malformed", `{"name":NaN}`: "malformed", "{\"name\":\"a\nb\"}": "malformed",
+			deep: "", " \n": "required", "\x00": "malformed",
+		} {
+			cases = append(cases, bad{"POST", path, body, says})
+		}
+	}
+	same(t, r, func() {
+		for _, c := range cases {
+			a := r.call(t, c.method, c.path, c.body)
+			short := c.body[:min(len(c.body), 80)]
+			require.Equal(t, http.StatusBadRequest, a.code, "%s %s %s: %s", c.method, c.path, short, a.error)
+			require.Contains(t, a.error, c.says, "%s %s %s", c.method, c.path, short)
+			require.Less(t, len(a.error), 600)
+		}
+		for _, path := range []string{"/libraries", "/join"} {
+			require.Equal(t, http.StatusBadRequest, r.call(t, "POST", path, "").code)
+		}
+	})
+}
+
+func TestBodiesTooLargeAndNotJSON(t *testing.T) {
+	r := single(t)
+	lib := r.create(t, "good", `{}`)
+	big := `{"name":"` + strings.Repeat("x", MaxBody) + `"}`
+	same(t, r, func() {
+		for _, c := range everyRoute(lib.ID) {
+			if c[1] == "/events" {
+				continue // reads no body at all
+			}
+			require.Equal(t, http.StatusRequestEntityTooLarge, r.call(t, c[0], c[1], big).code, c)
+			req := request(c[0], c[1], big)
+			req.ContentLength = -1 // a length that is not told in advance
+			require.Equal(t, http.StatusRequestEntityTooLarge, r.do(t, req).code, c)
+			for _, kind := range []string{"", "text/plain", "application/xml", "application/jsonx", "x", "application/json, text/plain"} {
+				req := request(c[0], c[1], `{"name":"x"}`)
+				req.Header.Set("Content-Type", kind)
+				require.Equal(t, http.StatusUnsupportedMediaType, r.do(t, req).code, "%s %q", c, kind)
+			}
+		}
+	})
+	req := request("POST", "/libraries", `{"name":"x"}`)
+	req.Header.Set("Content-Type", "Application/JSON; charset=utf-8")
+	require.Equal(t, http.StatusOK, r.do(t, req).code)
+}
+
+func TestUnknownPathsMethodsAndIDs(t *testing.T) {
+	r := single(t)
+	lib := r.create(t, "good", `{}`)
+	same(t, r, func() {
+		for _, path := range []string{
+			"/", "//", "/x", "/status/", "/libraries/", "//libraries", "/libraries//", "/libraries/" + lib.ID + "/", "/libraries/" + lib.ID + "/x",
+			"/./status", "/libraries/../status", "/libraries/%2e%2e/status", "/libraries%2f" + lib.ID, "/api/v1", "/favicon.ico", "/STATUS",
+		} {
+			for _, method := range []string{"GET", "POST", "DELETE", "PATCH", "PUT", "OPTIONS", "HEAD"} {
+				require.Equal(t, http.StatusNotFound, r.call(t, method, path, "").code, "%s %s", method, path)
+			}
+		}
+		for path, allow := range map[string]string{
+			"/status": "GET, HEAD", "/peers": "GET, HEAD", "/join": "POST", "/libraries": "GET, HEAD, POST",
+			"/libraries/" + lib.ID: "GET, HEAD, PATCH, DELETE", "/libraries/" + lib.ID + "/invite": "POST",
+			"/libraries/" + lib.ID + "/assets/" + absentID: "GET, HEAD, DELETE",
+		} {
+			for _, method := range []string{"PUT", "OPTIONS", "TRACE", "BREW"} {
+				a := r.call(t, method, path, "")
+				require.Equal(t, http.StatusMethodNotAllowed, a.code)
+				require.Equal(t, allow, a.header.Get("Allow"))
+			}
+		}
+		star := request("OPTIONS", "/", "")
+		star.URL.Path, star.RequestURI = "*", "*"
+		require.Equal(t, http.StatusNotFound, r.do(t, star).code)
+		for _, id := range []string{absentID, "x", strings.ToUpper(lib.ID), lib.ID[:63], lib.ID + "0", "%20", "good", strings.Repeat("a", 5000)} {
+			for _, c := range everyRoute(id) {
+				if strings.HasPrefix(c[1], "/libraries/") {
+					require.Equal(t, http.StatusNotFound, r.call(t, c[0], c[1], c[2]).code, c)
+				}
+			}
+		}
+		for _, path := range []string{
+			"/status?x=1", "/libraries?limit=1", "/libraries/" + lib.ID + "/assets?limit=0", "/libraries/" + lib.ID + "/assets?limit=1001",
+			"/libraries/" + lib.ID + "/assets?limit=x", "/libraries/" + lib.ID + "/assets?after=x", "/libraries/" + lib.ID + "/assets?state=x",
+			"/libraries/" + lib.ID + "/assets?limit=1&limit=2", "/libraries/" + lib.ID + "?a=%zz", "/events?library=x", "/events?x=1",
+		} {
+			require.Equal(t, http.StatusBadRequest, r.call(t, "GET", path, "").code, path)
+		}
+		require.Equal(t, http.StatusBadRequest, r.call(t, "DELETE", "/libraries/"+lib.ID+"?purge=yes", "").code)
+		require.Equal(t, http.StatusBadRequest, r.call(t, "DELETE", "/libraries/"+lib.ID+"?purges=true", "").code)
+	})
+}
+
+// TestTamperedTickets changes a ticket at every position, to another character of
+// its alphabet and to one outside of it, and cuts and extends it.
+func TestTamperedTickets(t *testing.T) {
+	a, b := single(t), single(t)
+	lib := a.create(t, "x", `{"application":"paste"}`)
+	ticket := get[inviteView](t, a, "POST", "/libraries/"+lib.ID+"/invite", "").Ticket
+	const alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+	tried := 0
+	same(t, b, func() {
+		try := func(changed string) {
+			tried++
+			ans := b.call(t, "POST", "/join", `{"ticket":"`+changed+`"}`)
+			require.Equal(t, http.StatusBadRequest, ans.code, "change %d", tried)
+			require.Contains(t, ans.error, "ticket")
+			require.NotContains(t, ans.error, ticket[20:60])
+		}
+		for i := range ticket {
+			other := alphabet[(strings.IndexByte(alphabet, ticket[i])+1+i%30)%32]
+			if other == ticket[i] {
+				other = alphabet[(strings.IndexByte(alphabet, ticket[i])+1)%32]
+			}
+			for _, c := range []byte{other, 'b', '!'} {
+				if c != ticket[i] {
+					try(ticket[:i] + string(c) + ticket[i+1:])
+				}
+			}
+		}
+		for _, i := range []int{0, 1, 8, len(ticket) / 2, len(ticket) - 1} {
+			try(ticket[:i] + ticket[i+1:])
+			try(ticket[:i] + "q" + ticket[i:])
+			try(ticket[i+1:])
+		}
+		try(ticket + ticket)
+	})
+	require.Greater(t, tried, 2*len(ticket))
+	require.NotContains(t, b.log.String(), ticket[:40])
+}
+
+// TestExpiredTicket joins after the ticket's end.
+func TestExpiredTicket(t *testing.T) {
+	a, b := single(t), single(t)
+	lib := a.create(t, "x", `{}`)
+	ticket := get[inviteView](t, a, "POST", "/libraries/"+lib.ID+"/invite", `{"expires_in_secs":1}`).Ticket
+	a.eventually(t, "the ticket expires", func() bool {
+		ans := b.call(t, "POST", "/join", `{"ticket":"`+ticket+`"}`)
+		if ans.code == http.StatusOK { // not yet
+			require.Equal(t, http.StatusOK, b.call(t, "DELETE", "/libraries/"+lib.ID, "").code)
+			return false
+		}
+		require.Equal(t, http.StatusBadRequest, ans.code)
+		require.Contains(t, ans.error, "expired")
+		return true
+	})
+	require.Equal(t, "[]", string(b.call(t, "GET", "/libraries", "").data))
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	golog "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/gologshim"
+)
+
+// quiet sets what a process has one of: the loggers of the libraries below
+// cansync. They say a lot that concerns their authors, so only their warnings are
+// shown, or all that is asked for at level debug. It must run before they log.
+func quiet(w io.Writer, level slog.Level) {
+	if level > slog.LevelDebug {
+		level = max(level, slog.LevelWarn)
+	}
+	handler := slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
+	gologshim.SetDefaultHandler(handler)
+	// These go past slog; what matters of them cansync reports itself.
+	golog.SetupLogging(golog.Config{Level: golog.LevelFatal})
+	slog.SetDefault(slog.New(handler))
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+}
+
+// memoryLimit is the size in bytes from which the garbage collector works harder.
+const memoryLimit = 512 << 20
+
+// limitMemory sets a soft limit unless the user set one.
+func limitMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}

@@ -181,12 +181,18 @@ func handlesOf(ctx context.Context, r ds.Read, d can.Digest) ([]string, error) {
 	if err != nil || b == nil {
 		return nil, err
 	}
+	return decodeHandles(b)
+}
+
+func decodeHandles(b []byte) (hs []string, err error) {
 	rd := wire.NewReader(b)
-	var hs []string
 	for rd.Err() == nil && rd.Len() > 0 {
 		hs = append(hs, rd.String(maxHandle))
 	}
-	return hs, rd.End()
+	if err := rd.End(); err != nil {
+		return nil, err
+	}
+	return hs, nil
 }
 
 // Put stores items, replacing what was known of their handles, in one
@@ -339,13 +345,16 @@ type Intent struct {
 	Ambiguous bool
 }
 
-// Begin writes an intent.
-func (v *Inventory) Begin(ctx context.Context, in Intent) error {
+func (in Intent) encode() []byte {
 	b := wire.AppendBool([]byte{1}, in.Ambiguous)
 	b = wire.AppendU64(b, uint64(in.Size))
 	b = wire.AppendU64(b, uint64(in.Begun))
-	b = wire.AppendU64(b, uint64(in.Timestamp))
-	return v.s.Put(ctx, intentKey(in.Digest), b)
+	return wire.AppendU64(b, uint64(in.Timestamp))
+}
+
+// Begin writes an intent.
+func (v *Inventory) Begin(ctx context.Context, in Intent) error {
+	return v.s.Put(ctx, intentKey(in.Digest), in.encode())
 }
 
 // Intent returns the content's intent, if there is one.

@@ -70,14 +70,15 @@ func TestNewFailsCleanly(t *testing.T) {
 	}
 	var opened []transport.Transport
 	for name, spoil := range map[string]func(c *cansync.Config){
-		"a file in its place":   func(c *cansync.Config) { write(c.DataDir) },
-		"a file above it":       func(c *cansync.Config) { write(c.DataDir); c.DataDir = filepath.Join(c.DataDir, "below") },
-		"a file for the store":  func(c *cansync.Config) { write(filepath.Join(c.DataDir, "db")) },
-		"a file for the stages": func(c *cansync.Config) { write(filepath.Join(c.DataDir, "stage")) },
-		"a key that is none":    func(c *cansync.Config) { write(filepath.Join(c.DataDir, "identity")) },
-		"a name with a zero":    func(c *cansync.Config) { c.DataDir += "\x00" },
-		"no randomness":         func(c *cansync.Config) { c.Rand = iotest.ErrReader(errPart) },
-		"too little randomness": func(c *cansync.Config) { c.Rand = io.LimitReader(zeros{}, 31) },
+		"a file in its place":    func(c *cansync.Config) { write(c.DataDir) },
+		"a file above it":        func(c *cansync.Config) { write(c.DataDir); c.DataDir = filepath.Join(c.DataDir, "below") },
+		"a file for the store":   func(c *cansync.Config) { write(filepath.Join(c.DataDir, "db")) },
+		"a file for the stages":  func(c *cansync.Config) { write(filepath.Join(c.DataDir, "stage")) },
+		"a key that is none":     func(c *cansync.Config) { write(filepath.Join(c.DataDir, "identity.key")) },
+		"a library that is none": func(c *cansync.Config) { write(filepath.Join(c.DataDir, "libraries", "x.key")) },
+		"a name with a zero":     func(c *cansync.Config) { c.DataDir += "\x00" },
+		"no randomness":          func(c *cansync.Config) { c.Rand = iotest.ErrReader(errPart) },
+		"too little randomness":  func(c *cansync.Config) { c.Rand = io.LimitReader(zeros{}, 31) },
 		"a transport that fails": func(c *cansync.Config) {
 			c.Transport = func([32]byte) (transport.Transport, error) { return nil, errPart }
 		},

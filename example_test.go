@@ -244,7 +244,7 @@ func ExampleParseTicket() {
 	_, err = cansync.ParseTicket(text[:50] + text[51:])
 	fmt.Println(err != nil)
 	// Output:
-	// photos image/ read+write+invite
+	// photos image/ read,write,invite
 	// true
 }
 

@@ -59,10 +59,29 @@ func anyMetadata(t *rapid.T) can.Metadata {
 	}
 }
 
+// agree changes metadata so that some keys of the filter, or all, are satisfied.
+func agree(t *rapid.T, f cansync.Filter, m *can.Metadata) {
+	all := rapid.Bool().Draw(t, "agrees in all")
+	for _, key := range []struct {
+		name string
+		set  func()
+	}{
+		{"application", func() { m.Application = f.Application }},
+		{"user", func() { m.User = f.User }},
+		{"prefix", func() { m.MIMEType = strings.ToUpper(f.MIMEPrefix) + "x" }},
+		{"tags", func() { m.Tags = append(m.Tags, f.Tags...) }},
+	} {
+		if all || rapid.Bool().Draw(t, "agrees in "+key.name) {
+			key.set()
+		}
+	}
+}
+
 func TestFilterSelectsWhatItSays(t *testing.T) {
 	matched, refused := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		f, m, d := anyFilter(t), anyMetadata(t), anyHash.Draw(t, "digest")
+		agree(t, f, &m)
 		require.NoError(t, f.Validate())
 		want := says(f, d, m)
 		require.Equal(t, want, f.Match(d, m), "%+v of %+v", f, m)

@@ -85,7 +85,7 @@ func TestTicketDefaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, ticket, text := newTicket(t, cansync.Filter{}, cansync.InviteOptions{})
 		require.Equal(t, cansync.Read|cansync.Write|cansync.Invite, ticket.Access())
-		require.Equal(t, "read+write+invite", ticket.Access().String())
+		require.Equal(t, "read,write,invite", ticket.Access().String())
 		require.True(t, ticket.Expires().Equal(time.Now().Add(cansync.DefaultInviteValidity).Truncate(time.Second)))
 		require.True(t, ticket.Filter().IsZero())
 		require.True(t, strings.HasPrefix(text, "cansync1"))

@@ -115,14 +115,14 @@ func (v *View) degree() int {
 	return min(v.Degree, MaxDegree)
 }
 
-// chosen returns how many neighbours a node chooses itself: half of the degree,
-// the other half being those that chose it, but three for the sake of
-// connectivity, or all that the degree allows.
-func chosen(degree int) int { return max((degree+1)/2, min(3, degree)) }
+// chosen returns how many neighbours a node chooses itself: five eighths of the
+// degree. Those that chose the node without being chosen, and links that outlived
+// their choice, make up the rest. Three are needed for connectivity.
+func chosen(degree int) int { return max((5*degree+7)/8, min(3, degree)) }
 
 // Limit returns how many links of a library a node ever has at a degree: twice the
-// degree in the long run, half the degree more for guests that have not settled,
-// and as many again for peers that it would choose itself.
+// degree in the long run, a few more for guests that have not settled, and as many
+// again for peers that it would choose itself.
 func Limit(degree int) int {
 	v := View{Degree: degree}
 	d := v.degree()

@@ -169,26 +169,31 @@ func set(v *View, id transport.PeerID, change func(*Peer)) {
 
 func TestPlanPrefersWhomItDoesNotDoubt(t *testing.T) {
 	v := idle(100)
-	require.Len(t, v.Plan().Dial, DefaultDegree/2)
+	k := chosen(DefaultDegree)
+	require.Equal(t, 5, k)
+	with := func(list []transport.PeerID, more transport.PeerID) []transport.PeerID {
+		return append(slices.Clone(list), more)
+	}
+	require.Len(t, v.Plan().Dial, k)
 	last := &v.Peers[len(v.Peers)-1]
 	last.State, last.Failures = Waiting, 1
 	first := v.Plan().Dial
 	require.Len(t, first, DefaultDegree, "alone and not answered: a whole degree at once")
 	last.State, last.Failures = Idle, 0
-	require.Equal(t, first[:4], v.Plan().Dial, "not alone: what it chooses")
+	require.Equal(t, first[:k], v.Plan().Dial, "not alone: what it chooses")
 	set(&v, first[7], func(p *Peer) { p.State = Opened })
-	require.Equal(t, first[:4], v.Plan().Dial, "not alone: what it chooses")
+	require.Equal(t, first[:k], v.Plan().Dial, "not alone: what it chooses")
 
 	set(&v, first[0], func(p *Peer) { p.Failures = 1 })
-	require.Equal(t, []transport.PeerID{first[1], first[2], first[3], first[4], first[0]}, v.Plan().Dial, "the doubted one is the probe")
+	require.Equal(t, with(first[1:6], first[0]), v.Plan().Dial, "the doubted one is the probe")
 	set(&v, first[1], func(p *Peer) { p.Address = false })
-	require.Equal(t, []transport.PeerID{first[2], first[3], first[4], first[5], first[0]}, v.Plan().Dial, "one probe at a time")
+	require.Equal(t, with(first[2:7], first[0]), v.Plan().Dial, "one probe at a time")
 	set(&v, first[0], func(p *Peer) { p.State = Dialing })
-	require.Equal(t, []transport.PeerID{first[2], first[3], first[4], first[5]}, v.Plan().Dial, "none while one is under way")
+	require.Equal(t, first[2:7], v.Plan().Dial, "none while one is under way")
 	set(&v, first[0], func(p *Peer) { p.State = Waiting })
 	require.Equal(t, []transport.PeerID{first[0]}, v.Plan().Later)
 	set(&v, first[0], func(p *Peer) { *p = Peer{ID: p.ID, Address: true, LastSeen: start.Add(-Stale - 1)} })
-	require.Equal(t, []transport.PeerID{first[2], first[3], first[4], first[5], first[0]}, v.Plan().Dial, "stale is in doubt")
+	require.Equal(t, with(first[2:7], first[0]), v.Plan().Dial, "stale is in doubt")
 	set(&v, first[0], func(p *Peer) { p.LastSeen = start.Add(-Stale) })
 	require.Equal(t, first[0], v.Plan().Dial[0])
 
@@ -196,27 +201,27 @@ func TestPlanPrefersWhomItDoesNotDoubt(t *testing.T) {
 	for i := range v.Peers {
 		v.Peers[i].Address = false
 	}
-	require.Equal(t, first[:4], v.Plan().Dial, "with nobody better, the doubted fill up")
+	require.Equal(t, first[:k], v.Plan().Dial, "with nobody better, the doubted fill up")
 }
 
 func TestPlanDropsWhatItOutgrew(t *testing.T) {
 	v := idle(100)
 	v.Degree = 2 * DefaultDegree
-	best := v.Plan().Dial
+	best := v.Plan().Dial // more than it would choose otherwise
 	v.Degree = DefaultDegree
-	for _, id := range best[:3] {
+	k, far := chosen(DefaultDegree), 0
+	for _, id := range best[:k-1] {
 		set(&v, id, func(p *Peer) { p.State, p.Settled = Opened, true })
 	}
-	far := 0
 	for i := range v.Peers {
 		if far < 3 && !slices.Contains(best, v.Peers[i].ID) {
 			v.Peers[i].State, v.Peers[i].Settled = Opened, far > 0
 			far++
 		}
 	}
-	require.Equal(t, best[3:4], v.Plan().Dial)
+	require.Equal(t, best[k-1:k], v.Plan().Dial)
 	require.Empty(t, v.Plan().Drop, "not before all chosen are linked")
-	set(&v, best[3], func(p *Peer) { p.State = Accepted })
+	set(&v, best[k-1], func(p *Peer) { p.State = Accepted })
 	require.Len(t, v.Plan().Drop, 2, "the unsettled one stays")
 	set(&v, v.Plan().Drop[0], func(p *Peer) { p.State = Accepted })
 	require.Len(t, v.Plan().Drop, 1, "what the peer opened is for the peer to drop")
@@ -232,7 +237,7 @@ func TestPlanKeepsLinksThatThePeerChooses(t *testing.T) {
 	var wanted, unwanted int
 	for i, r := range all.list[:200] {
 		p := &v.Peers[r.at]
-		if i < 4 {
+		if i < chosen(DefaultDegree) {
 			p.State, p.Settled = Opened, true
 			continue
 		}
@@ -267,11 +272,11 @@ func TestAcceptLeavesADoorOpen(t *testing.T) {
 	stranger := testID(100000)
 	links := 0
 	for v.Accept(stranger) {
-		require.Less(t, links, 20)
+		require.Less(t, links, 30)
 		v.Peers[links].State = Accepted // as yet unsettled
 		links++
 	}
-	require.Equal(t, 2*DefaultDegree+DefaultDegree/2, links)
+	require.Equal(t, 2*DefaultDegree+chosen(DefaultDegree), links)
 	require.True(t, v.Accept(v.Peers[0].ID), "who has a link may replace it")
 	require.False(t, v.Accept(v.Self))
 
@@ -280,7 +285,7 @@ func TestAcceptLeavesADoorOpen(t *testing.T) {
 		v.Peers[i].Settled = true
 	}
 	drop := v.Plan().Drop
-	require.Len(t, drop, DefaultDegree/2, "then the worst go")
+	require.Len(t, drop, chosen(DefaultDegree), "then the worst go")
 	rank := newRanker(v.Seed, v.Now)
 	least := weigh(rank, v.Self, drop[len(drop)-1])
 	for i := range links {

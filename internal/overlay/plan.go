@@ -10,8 +10,8 @@ import (
 // order of their peers, have equal plans; one takes a few nanoseconds per member.
 //
 // A node with no more peers than its degree links to all of them. Otherwise it
-// chooses the best half degree of those that it has no reason to doubt, and dials
-// whom of them it has no link to; an idle peer is in doubt without a known
+// chooses the best five eighths of a degree of those that it has no reason to
+// doubt, and dials whom of them it has no link to; an idle peer is in doubt without a known
 // address, after a failure, or [Stale] after it was last seen. Peers in doubt fill
 // up when there are too few others, and one at a time is probed if it would be
 // chosen. A node without any link, to which some did not answer, tries a whole
@@ -104,7 +104,7 @@ func (v *View) drops(c classes, met bool) []transport.PeerID {
 // Accept reports whether to take a link that a peer asks to open. The peer need
 // not be in the view, as one that is just being admitted is not.
 //
-// There is room up to twice the degree; half a degree more is for guests, which
+// There is room up to twice the degree; a little more is for guests, which
 // stay at least until they settled, so that a joiner finds a door open even at a
 // crowded member. Peers that the node would choose itself are always let in. Who is
 // not should be told so, and wait some minutes before it asks again: it finds

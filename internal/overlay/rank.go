@@ -82,7 +82,7 @@ type best struct {
 func (b *best) add(r ranked) {
 	n := len(b.list)
 	if n == b.most {
-		if n == 0 || b.v.order(r, b.list[n-1]) >= 0 {
+		if n == 0 || r.weight > b.list[n-1].weight || b.v.order(r, b.list[n-1]) >= 0 {
 			return
 		}
 		b.list = b.list[:n-1]

@@ -225,6 +225,7 @@ func (a *Announcer) Remove(id [32]byte) {
 		return
 	}
 	v.cancel()
+	a.scanNow() // a scan under way begins anew without it
 	v.wg.Wait()
 	_ = a.onDesk(func() {}) // the desk is done with what it had begun
 	v.uses.Wait()

@@ -3,6 +3,7 @@ package announce
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,10 +36,10 @@ func TestBadListings(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				w := newWorld(t, cantest.Options{Lacks: cantest.FeatureChanges | cantest.FeatureEvents})
 				l := w.library(filter.Filter{})
-				w.many(0, 1100)
+				w.many(0, 600)
 				w.start()
 				settle()
-				require.EqualValues(t, 1100, l.Counts().Live)
+				require.EqualValues(t, 600, l.Counts().Live)
 				before := l.Counts()
 				in := w.svc.Inject(f)
 				if f.Route == cantest.RouteMeta {
@@ -50,9 +51,9 @@ func TestBadListings(t *testing.T) {
 				require.Zero(t, w.count(Removed))
 				require.Positive(t, in.Fired())
 				in.Remove()
-				w.many(1100, 1120)
+				w.many(600, 620)
 				settle()
-				require.EqualValues(t, 1120, l.Counts().Live)
+				require.EqualValues(t, 620, l.Counts().Live)
 				err, _, last := w.a.Health()
 				require.NoError(t, err)
 				require.Less(t, time.Since(last), 6*time.Minute)
@@ -134,8 +135,11 @@ func TestShiftingListing(t *testing.T) {
 		w := newWorld(t, cantest.Options{Lacks: cantest.FeatureChanges | cantest.FeatureEvents})
 		l := w.library(filter.Filter{})
 		w.many(0, 3000)
+		var mu sync.Mutex
 		pages := 0
 		w.client = shifting{Service: w.svc, after: func() {
+			mu.Lock()
+			defer mu.Unlock()
 			if pages++; pages%3 == 0 && pages < 60 {
 				w.svc.TrashNow(w.digest(pages / 3 * 40).String())
 				w.svc.AddAt(fmt.Appendf(nil, "old %d", pages), can.Metadata{}, 5)

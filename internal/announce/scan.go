@@ -324,6 +324,11 @@ func (a *Announcer) absent(w *walk) error {
 		if err != nil {
 			return err
 		}
+		select {
+		case <-a.rescan:
+			return errRestart
+		default:
+		}
 		if item.Is(inventory.Missing) || item.Is(inventory.Trashed) && !a.unsaid(item) {
 			continue
 		}

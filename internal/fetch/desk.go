@@ -271,10 +271,13 @@ func (d *desk) load() {
 		}
 		if d.worthwhile(urgent) {
 			last = time.Now()
-			if err := d.scan(); err != nil && d.ctx.Err() == nil {
+			n, err := d.scan()
+			if err != nil && d.ctx.Err() == nil {
 				d.f.log.Warn("the queue could not be read", "library", short(d.id), "err", err)
 			}
-			took = time.Since(last)
+			if took = time.Since(last); n >= lowWater/2 {
+				took = 0 // time well spent
+			}
 		}
 		timer.Reset(d.sleep())
 	}
@@ -309,8 +312,9 @@ func (d *desk) sleep() time.Duration {
 	return min(poll, time.Duration(d.due-now)*time.Millisecond)
 }
 
-// scan reads the queue until the window is full.
-func (d *desk) scan() error {
+// scan reads the queue until the window is full and returns how many assets it
+// found to be worked on.
+func (d *desk) scan() (int, error) {
 	f := d.f
 	now := f.cfg.Now()
 	f.mu.Lock()
@@ -401,7 +405,7 @@ func (d *desk) scan() error {
 		}
 	}
 	f.dispatch()
-	return err
+	return len(found), err
 }
 
 // forPeers says that a cause may have gone when a peer came.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -48,13 +49,15 @@ func newEnv(o options, w io.Writer) (*env, error) {
 
 func (e *env) close() error { return os.RemoveAll(e.root) }
 
-// scoped runs one budget and ends the processes that it left running.
+// scoped runs a budget, or a part of one, and ends the processes that it left
+// running.
 func (e *env) scoped(ctx context.Context, fn func(context.Context, *env) error) (err error) {
+	before := len(e.kids)
 	defer func() {
-		for _, c := range e.kids {
+		for _, c := range slices.Backward(e.kids[before:]) {
 			err = errors.Join(err, c.close())
 		}
-		e.kids = nil
+		e.kids = e.kids[:before]
 	}()
 	return fn(ctx, e)
 }

@@ -38,6 +38,7 @@ type budget struct {
 
 func budgets() []budget {
 	return []budget{
+		{"P3", "many small assets end to end, four processes", benchMany},
 		{"P4", "first sync of records alone, two processes", benchRecords},
 		{"P5", "finding the differences of two large sets", benchReconcile},
 		{"P6", "keeping coded symbols up to date, and rebuilding them", benchSymbols},

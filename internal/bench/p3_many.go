@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// startService starts a CAN Service: the reference service if ref is set, else the
+// one in memory.
+func (e *env) startService(ctx context.Context, name string, ref bool) (c *child, url string, err error) {
+	var s serviceSetup
+	if ref {
+		if s.Dir, err = e.temp("service"); err != nil {
+			return nil, "", err
+		}
+	}
+	if c, err = e.spawn("service", name, s); err != nil {
+		return nil, "", err
+	}
+	return c, url, c.call(ctx, "url", none{}, &url)
+}
+
+// startNode starts a node beside a CAN Service.
+func (e *env) startNode(ctx context.Context, name, url string) (c *child, dir string, err error) {
+	if dir, err = e.temp("node"); err != nil {
+		return nil, "", err
+	}
+	if c, err = e.spawn("node", name, nodeSetup{Dir: dir, Service: url}); err != nil {
+		return nil, "", err
+	}
+	return c, dir, c.call(ctx, "status", none{}, nil)
+}
+
+// shared is a library that a node has announced in full.
+type shared struct {
+	service, node *child
+	url           string
+	ticket        string
+	announced     time.Duration
+}
+
+// share fills a reference service and lets a node announce all of it.
+func (e *env) share(ctx context.Context, f filling) (s shared, err error) {
+	if s.service, s.url, err = e.startService(ctx, "service A", true); err != nil {
+		return s, err
+	}
+	e.progress("storing %s assets of %s B", group(f.Count), group(f.Size))
+	if err := s.service.call(ctx, "fill", f, nil); err != nil {
+		return s, err
+	}
+	if s.node, _, err = e.startNode(ctx, "node A", s.url); err != nil {
+		return s, err
+	}
+	e.progress("announcing")
+	if err := s.node.call(ctx, "create", "bench", &s.ticket); err != nil {
+		return s, err
+	}
+	return s, s.node.call(ctx, "wait", f.Count, &s.announced)
+}
+
+// firstSync lets a fresh node with a fresh service join and fetch everything. It
+// returns how long that took from the ticket to the last asset in the service.
+func (e *env) firstSync(ctx context.Context, a shared, want int) (took time.Duration, use []spent, err error) {
+	svc, url, err := e.startService(ctx, "service B", true)
+	if err != nil {
+		return 0, nil, err
+	}
+	node, _, err := e.startNode(ctx, "node B", url)
+	if err != nil {
+		return 0, nil, err
+	}
+	all := []*child{a.service, a.node, node, svc}
+	m, err := measure(all...)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, k := range all {
+		if err := k.start(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
+	err = node.call(ctx, "join", joining{Ticket: a.ticket, Want: int64(want)}, &took)
+	use, merr := m.end()
+	errs := []error{err, merr}
+	for _, k := range all {
+		errs = append(errs, k.finish(ctx))
+	}
+	return took, use, errors.Join(append(errs, node.close(), svc.close())...)
+}
+
+// plainCopy copies everything to a fresh service without cansync.
+func (e *env) plainCopy(ctx context.Context, from string) (took time.Duration, err error) {
+	svc, url, err := e.startService(ctx, "service C", true)
+	if err != nil {
+		return 0, err
+	}
+	cp, err := e.spawn("copy", "copy", none{})
+	if err != nil {
+		return 0, err
+	}
+	err = cp.call(ctx, "copy", copying{From: from, To: url}, &took)
+	return took, errors.Join(err, cp.close(), svc.close())
+}
+
+// benchMany is P3.
+func benchMany(ctx context.Context, e *env) error {
+	for _, c := range []struct {
+		count int
+		size  int64
+	}{{10_000, 64 << 10}, {100_000, 1 << 10}} {
+		if err := e.scoped(ctx, func(ctx context.Context, e *env) error {
+			return manyAssets(ctx, e, e.size(c.count), c.size)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func manyAssets(ctx context.Context, e *env, count int, size int64) error {
+	a, err := e.share(ctx, filling{Count: count, Size: size})
+	if err != nil {
+		return err
+	}
+	var ours, plain []time.Duration
+	var use []spent
+	for i := range e.runs {
+		p, err := e.plainCopy(ctx, a.url)
+		if err != nil {
+			return err
+		}
+		plain = append(plain, p)
+		t, u, err := e.firstSync(ctx, a, count)
+		if err != nil {
+			return err
+		}
+		e.progress("run %d: %.2f s, plain copy %.2f s", i+1, t.Seconds(), p.Seconds())
+		if ours = append(ours, t); t == median(ours) {
+			use = u
+		}
+	}
+	t, p := median(ours), median(plain)
+	ratio := p.Seconds() / t.Seconds()
+	e.report(result{
+		name:     fmt.Sprintf("%s × %s B end to end", group(count), group(size)),
+		figure:   fmt.Sprintf("%.2f s, %s assets/s; %s", t.Seconds(), group(int(perSecond(int64(count), t))), describe(use)),
+		baseline: fmt.Sprintf("plain copy %.2f s, %s assets/s", p.Seconds(), group(int(perSecond(int64(count), p)))),
+		ratio:    ratio, limit: "≥ 0.90 ×", holds: ratio >= 0.9,
+	})
+	e.note("announced at %s assets/s before", group(int(perSecond(int64(count), a.announced))))
+	return nil
+}

@@ -137,9 +137,11 @@ type memSink struct {
 	size uint64
 	data []byte
 
+	hasher *blob.Hasher
+	sum    *blob.Summary // when finished
+
 	mu   sync.Mutex
 	bits *blob.Bitmap
-	tree []byte
 }
 
 func (m *ram) open(key blob.StageKey, root [32]byte, size uint64) (*memSink, error) {
@@ -159,7 +161,10 @@ func (m *ram) open(key blob.StageKey, root [32]byte, size uint64) (*memSink, err
 		return nil, fmt.Errorf("%w: %d bytes do not fit into memory", ErrNoSpace, size)
 	}
 	m.used += size
-	s := &memSink{m: m, key: key, root: root, size: size, data: make([]byte, size), bits: blob.NewBitmap(blob.Groups(size))}
+	s := &memSink{
+		m: m, key: key, root: root, size: size, data: make([]byte, size),
+		bits: blob.NewBitmap(blob.Groups(size)), hasher: blob.NewHasher(int64(size)),
+	}
 	m.sinks[key] = s
 	return s, nil
 }
@@ -207,14 +212,31 @@ func (in memIntake) Put(first uint64, data []byte) (uint64, error) {
 	return in.s.bits.Set(run), nil
 }
 
-func (s *memSink) sync() error { return nil }
+// sync takes the hashes forward over what is there from the start on, so that
+// little is left to do at the end. It and finish are never called at once.
+func (s *memSink) sync() error {
+	s.mu.Lock()
+	end := min(s.bits.Prefix()*blob.GroupSize, s.size)
+	s.mu.Unlock()
+	if s.sum != nil || end <= s.hasher.Size() {
+		return nil
+	}
+	_, err := s.hasher.Write(s.data[s.hasher.Size():end])
+	return err
+}
 
 func (s *memSink) finish() error {
-	sum := blob.Sum(s.data)
-	s.mu.Lock()
-	s.tree = sum.Outboard
-	s.mu.Unlock()
-	if sum.Digest != s.key.Digest {
+	if err := s.sync(); err != nil {
+		return err
+	}
+	if s.sum == nil {
+		sum, err := s.hasher.Finish()
+		if err != nil {
+			return err
+		}
+		s.sum, s.hasher = &sum, nil
+	}
+	if s.sum.Digest != s.key.Digest {
 		return fmt.Errorf("%w: its SHA-256 is another", ErrBadContent)
 	}
 	return nil
@@ -224,11 +246,7 @@ func (s *memSink) content() (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(s.data)), nil
 }
 
-func (s *memSink) outboard() ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.tree, nil
-}
+func (s *memSink) outboard() ([]byte, error) { return s.sum.Outboard, nil }
 
 func (s *memSink) close() error {
 	s.m.mu.Lock()

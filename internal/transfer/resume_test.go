@@ -28,7 +28,7 @@ func TestResumeAtRandomOffsets(t *testing.T) {
 		for _, h := range g.holders {
 			g.net.SetLink(h.tr.ID(), g.b.tr.ID(), memory.Link{Bandwidth: 4 << 20, Latency: 2 * time.Millisecond})
 		}
-		size := 12 << 20
+		size := 8 << 20
 		data := random(t, 5, size)
 		w := g.hold(t, data)
 		rng := rand.New(rand.NewPCG(1, 2))

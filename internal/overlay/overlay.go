@@ -15,10 +15,22 @@
 // time, so that links wander one at a time, the graph stays an expander, and parts
 // that lost sight of each other meet again.
 //
-// Everything here is a function of its arguments: no clock, goroutine or I/O. A
-// caller makes a [View] for a library, asks [View.Plan] what to dial and drop on
-// each pass of its dialler, and asks [View.Accept] when a peer greets it. Seen
-// remembers what the peer of a link has, so that it is not told again.
+// Everything here is a function of its arguments: no clock, goroutine or I/O. On
+// each pass of its dialler a caller makes a [View] of each library: one [Peer] per
+// member, whose State is Opened or Accepted if there is a link, Dialing while an
+// attempt is under way, Waiting while the next is not due, and Idle otherwise. It
+// then calls [View.Plan], begins an attempt at everybody in Dial, in order and as
+// its slots allow, ends the links in Drop, and passes again whenever a link or an
+// attempt ends, when the first in Later is due, and at least every few minutes. An
+// attempt that fails raises Failures and makes the peer wait; a link sets Failures
+// to zero, and its end LastSeen. Before it takes a link that a peer opens it asks
+// [View.Accept]. Who is refused, or sees the peer end a link for want of room,
+// waits for some minutes with Failures as they were.
+//
+// [Seen] remembers what the peer of a link has. A link adds the ids of records as
+// soon as they are read, before they are applied, and pushes a record when Add
+// tells that it is new, best just before it is written: that spares what crosses on
+// the link while it waits. What a reconciliation asks for is sent regardless.
 package overlay
 
 import (

@@ -7,7 +7,8 @@ import (
 )
 
 // Plan says which peers to dial and which links to drop. Equal views, whatever the
-// order of their peers, have equal plans; one takes a few nanoseconds per member.
+// order of their peers, have equal plans; one takes some tens of nanoseconds per
+// member.
 //
 // A node with no more peers than its degree links to all of them. Otherwise it
 // chooses the best five eighths of a degree of those that it has no reason to

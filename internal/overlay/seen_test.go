@@ -67,3 +67,23 @@ func TestSeenHoldsWhatItPromises(t *testing.T) {
 	}
 	require.Greater(t, recent, SeenEntries/2*9/10, "the newest half is there, nearly whole")
 }
+
+func TestSeenKeepsTheOrderWhenItGrows(t *testing.T) {
+	s := NewSeen(0, [16]byte{2})
+	added := make(map[uint64]int)
+	for i := range 4000 {
+		id := [32]byte(testID(i * 7 % 3000)) // some come again
+		added[s.hash(&id)] = i
+		s.Add(id)
+	}
+	require.Greater(t, len(s.table), seenFirst)
+	for at := 0; at < len(s.table); at += seenWays {
+		last := 4000
+		for _, h := range s.table[at : at+seenWays] {
+			if h != 0 {
+				require.Less(t, added[h], last, "the newest come first")
+				last = added[h]
+			}
+		}
+	}
+}

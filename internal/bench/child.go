@@ -172,10 +172,13 @@ func opener[S any](fn func(context.Context, *slog.Logger, S) (*role, error)) ope
 
 func roles() map[string]opening {
 	return map[string]opening{
-		"records": opener(openRecords),
-		"service": opener(openService),
-		"node":    opener(openNode),
-		"copy":    opener(openCopy),
+		"records":    opener(openRecords),
+		"service":    opener(openService),
+		"node":       opener(openNode),
+		"copy":       opener(openCopy),
+		"engine":     opener(openEngine),
+		"tls-server": opener(openTLSServer),
+		"tls-client": opener(openTLSClient),
 	}
 }
 

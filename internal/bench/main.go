@@ -38,6 +38,8 @@ type budget struct {
 
 func budgets() []budget {
 	return []budget{
+		{"P1", "bulk transfer engine in one process", benchEngine},
+		{"P2", "one large asset end to end, four processes", benchBulk},
 		{"P3", "many small assets end to end, four processes", benchMany},
 		{"P4", "first sync of records alone, two processes", benchRecords},
 		{"P5", "finding the differences of two large sets", benchReconcile},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -22,15 +23,17 @@ func (e *env) startService(ctx context.Context, name string, ref bool) (c *child
 	return c, url, c.call(ctx, "url", none{}, &url)
 }
 
-// startNode starts a node beside a CAN Service.
-func (e *env) startNode(ctx context.Context, name, url string) (c *child, dir string, err error) {
-	if dir, err = e.temp("node"); err != nil {
+// startNode starts a node; without a directory it gets a new one.
+func (e *env) startNode(ctx context.Context, name string, s nodeSetup) (c *child, dir string, err error) {
+	if s.Dir == "" {
+		if s.Dir, err = e.temp("node"); err != nil {
+			return nil, "", err
+		}
+	}
+	if c, err = e.spawn("node", name, s); err != nil {
 		return nil, "", err
 	}
-	if c, err = e.spawn("node", name, nodeSetup{Dir: dir, Service: url}); err != nil {
-		return nil, "", err
-	}
-	return c, dir, c.call(ctx, "status", none{}, nil)
+	return c, s.Dir, c.call(ctx, "status", none{}, nil)
 }
 
 // shared is a library that a node has announced in full.
@@ -50,7 +53,7 @@ func (e *env) share(ctx context.Context, f filling) (s shared, err error) {
 	if err := s.service.call(ctx, "fill", f, nil); err != nil {
 		return s, err
 	}
-	if s.node, _, err = e.startNode(ctx, "node A", s.url); err != nil {
+	if s.node, _, err = e.startNode(ctx, "node A", nodeSetup{Service: s.url}); err != nil {
 		return s, err
 	}
 	e.progress("announcing")
@@ -60,34 +63,47 @@ func (e *env) share(ctx context.Context, f filling) (s shared, err error) {
 	return s, s.node.call(ctx, "wait", f.Count, &s.announced)
 }
 
-// firstSync lets a fresh node with a fresh service join and fetch everything. It
-// returns how long that took from the ticket to the last asset in the service.
-func (e *env) firstSync(ctx context.Context, a shared, want int) (took time.Duration, use []spent, err error) {
+// synced is what a first sync took.
+type synced struct {
+	took time.Duration // from the ticket to the last asset in the receiver's service
+	use  []spent
+	// extra is the most disk that the receiving node took beyond what it took when
+	// it was started, and staged what is left of it in its staging folder.
+	extra, staged int64
+}
+
+// firstSync lets a fresh node with a fresh service join and fetch everything.
+func (e *env) firstSync(ctx context.Context, a shared, want int) (s synced, err error) {
 	svc, url, err := e.startService(ctx, "service B", true)
 	if err != nil {
-		return 0, nil, err
+		return s, err
 	}
-	node, _, err := e.startNode(ctx, "node B", url)
+	node, dir, err := e.startNode(ctx, "node B", nodeSetup{Service: url})
 	if err != nil {
-		return 0, nil, err
+		return s, err
 	}
 	all := []*child{a.service, a.node, node, svc}
 	m, err := measure(all...)
 	if err != nil {
-		return 0, nil, err
+		return s, err
 	}
 	for _, k := range all {
 		if err := k.start(ctx); err != nil {
-			return 0, nil, err
+			return s, err
 		}
 	}
-	err = node.call(ctx, "join", joining{Ticket: a.ticket, Want: int64(want)}, &took)
-	use, merr := m.end()
+	disk := watchDisk(dir)
+	err = node.call(ctx, "join", joining{Ticket: a.ticket, Want: int64(want)}, &s.took)
+	s.extra = disk()
+	var merr error
+	s.use, merr = m.end()
 	errs := []error{err, merr}
 	for _, k := range all {
 		errs = append(errs, k.finish(ctx))
 	}
-	return took, use, errors.Join(append(errs, node.close(), svc.close())...)
+	errs = append(errs, node.close(), svc.close())
+	s.staged = diskUse(dir + "/stage")
+	return s, errors.Join(errs...)
 }
 
 // plainCopy copies everything to a fresh service without cansync.
@@ -125,30 +141,37 @@ func manyAssets(ctx context.Context, e *env, count int, size int64) error {
 		return err
 	}
 	var ours, plain []time.Duration
-	var use []spent
+	var runs []synced
 	for i := range e.runs {
 		p, err := e.plainCopy(ctx, a.url)
 		if err != nil {
 			return err
 		}
 		plain = append(plain, p)
-		t, u, err := e.firstSync(ctx, a, count)
+		s, err := e.firstSync(ctx, a, count)
 		if err != nil {
 			return err
 		}
-		e.progress("run %d: %.2f s, plain copy %.2f s", i+1, t.Seconds(), p.Seconds())
-		if ours = append(ours, t); t == median(ours) {
-			use = u
-		}
+		e.progress("run %d: %.2f s, plain copy %.2f s", i+1, s.took.Seconds(), p.Seconds())
+		ours, runs = append(ours, s.took), append(runs, s)
 	}
 	t, p := median(ours), median(plain)
 	ratio := p.Seconds() / t.Seconds()
 	e.report(result{
 		name:     fmt.Sprintf("%s × %s B end to end", group(count), group(size)),
-		figure:   fmt.Sprintf("%.2f s, %s assets/s; %s", t.Seconds(), group(int(perSecond(int64(count), t))), describe(use)),
+		figure:   fmt.Sprintf("%.2f s, %s assets/s; %s", t.Seconds(), group(int(perSecond(int64(count), t))), describe(middle(runs).use)),
 		baseline: fmt.Sprintf("plain copy %.2f s, %s assets/s", p.Seconds(), group(int(perSecond(int64(count), p)))),
 		ratio:    ratio, limit: "≥ 0.90 ×", holds: ratio >= 0.9,
 	})
 	e.note("announced at %s assets/s before", group(int(perSecond(int64(count), a.announced))))
 	return nil
+}
+
+// middle returns the run that took the median time.
+func middle(runs []synced) synced {
+	took := make([]time.Duration, len(runs))
+	for i, r := range runs {
+		took[i] = r.took
+	}
+	return runs[slices.Index(took, median(took))]
 }

@@ -196,3 +196,29 @@ func diskUse(dir string) (total int64) {
 	}
 	return total
 }
+
+// watchDisk looks at what a directory takes on the disk every 20 ms. The function it
+// returns ends that and tells by how much it grew at most.
+func watchDisk(dir string) func() int64 {
+	first := diskUse(dir)
+	most := first
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(20 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				most = max(most, diskUse(dir))
+			case <-stop:
+				return
+			}
+		}
+	})
+	return func() int64 {
+		close(stop)
+		wg.Wait()
+		return max(most, diskUse(dir)) - first
+	}
+}

@@ -1,8 +1,6 @@
 package transfer
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -12,13 +10,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
-	"github.com/cansync/cansync/internal/blob"
 	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/session"
-	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
 	"github.com/cansync/cansync/transport/memory"
 )
@@ -279,170 +274,6 @@ func TestServiceThatRotsSendsNothingWrong(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestAuthorIsBlamedForContradictions is S-10: records whose root and SHA-256 do not
-// belong together.
-func TestAuthorIsBlamedForContradictions(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		dir, stage := stages(t)
-		var received atomic.Int64
-		g := newGroup(t, 5, nodeOptions{client: func(c *ClientConfig) {
-			stage(c)
-			c.OnReceived = func(_ [32]byte, _ transport.PeerID, n int) { received.Add(int64(n)) }
-		}})
-		for _, size := range []int{10_000, 2 << 20} {
-			received.Store(0)
-			data := random(t, uint64(size), size)
-			sum := blob.Sum(data)
-			sum.Digest = can.Digest{1, byte(size)} // not that of the data
-			var w Want
-			for i, h := range g.holders {
-				h.know(h.can.Add(data, can.Metadata{}), sum)
-				h.trusting()
-				if i == 0 {
-					w = h.announce(g.libs[0], sum)
-				}
-			}
-			for _, l := range g.libs {
-				knows(t, l, w)
-			}
-			var err error
-			if size <= SmallLimit {
-				_, err = g.b.client.Small(t.Context(), w)
-			} else {
-				_, err = g.b.client.Large(t.Context(), w, nil)
-			}
-			require.ErrorIs(t, err, ErrBadContent)
-			require.LessOrEqual(t, received.Load(), int64(size)*105/100+200) // once
-		}
-		require.Zero(t, g.b.liars.Load())
-		require.Zero(t, leftovers(t, dir))
-	})
-}
-
-// trusting makes a node serve what it was told to hold, without checking SHA-256,
-// as accomplices of a lying author would.
-func (n *node) trusting() {
-	n.m.Serve(session.ProtoBlob, func(sv session.Served) {
-		f := newFramer(sv.Stream, maxRequest)
-		defer func() { _ = sv.Stream.Reset() }()
-		for {
-			typ, body, err := f.next(func(_ uint8, n int) []byte { return make([]byte, n) })
-			if err != nil {
-				return
-			}
-			var out []byte
-			switch typ {
-			case frameWants:
-				qs, err := decodeWants(body)
-				if err != nil {
-					return
-				}
-				for _, q := range qs {
-					it, _ := n.server.resolve(context.Background(), sv.Library, q.record)
-					data, _ := n.can.Content(it.Handle)
-					a := answer{seq: q.seq, data: data}
-					out = append(appendHead(out, frameSmalls, answerSize(a)), appendAnswer(nil, a)...)
-				}
-			case frameRun:
-				q, err := decodeRun(body)
-				if err != nil {
-					return
-				}
-				it, _ := n.server.resolve(context.Background(), sv.Library, q.record)
-				data, _ := n.can.Content(it.Handle)
-				ob := blob.Sum(data).Outboard
-				tree, _ := blob.NewTreeBytes(q.root, q.size, ob)
-				proof, _ := tree.AppendProof(nil, q.run)
-				out = wire.AppendU32(appendHead(out, frameProof, 4+len(proof)), q.seq)
-				out = append(out, proof...)
-				for at := q.run.First; at < q.run.End(); at++ {
-					one := blob.Run{First: at, Count: 1}
-					part := data[one.Offset():][:one.Len(q.size)]
-					out = wire.AppendU32(appendHead(out, frameData, 4+len(part)), q.seq)
-					out = append(out, part...)
-				}
-			}
-			if writeAll(sv.Stream, out) != nil {
-				return
-			}
-		}
-	})
-}
-
-// TestTrueContentUnderALyingRecordIsNotTheServersFault: the record's root or size is
-// a lie, and honest peers hold the content with its SHA-256.
-func TestTrueContentUnderALyingRecordIsNotTheServersFault(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		a, b, lib := pair(t, nodeOptions{}, nodeOptions{})
-		sum := a.hold(random(t, 1, 1<<20))
-		sum.Root[0] ^= 1
-		_, err := b.client.Large(t.Context(), a.announce(lib, sum), nil)
-		require.ErrorIs(t, err, ErrConflict)
-		small := a.hold(random(t, 2, 1000))
-		small.Size++
-		_, err = b.client.Small(t.Context(), a.announce(lib, small))
-		require.ErrorIs(t, err, ErrBadContent)
-		large := a.hold(random(t, 3, 1<<20))
-		large.Size = 1000
-		_, err = b.client.Small(t.Context(), a.announce(lib, large))
-		require.ErrorIs(t, err, ErrConflict)
-		require.Zero(t, b.liars.Load())
-		require.Zero(t, a.rotten.Load())
-	})
-}
-
-// TestForeignAndAbsentAreTheSame is S-08: everything that library M holds, asked for
-// through library L.
-func TestForeignAndAbsentAreTheSame(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		a, b, l := pair(t, nodeOptions{}, nodeOptions{})
-		m := a.create("secret")
-		for i := range 50 {
-			size := 2000 + i
-			if i%2 == 0 {
-				size = 200_000 + i
-			}
-			w := a.announce(m, a.hold(random(t, uint64(i), size)))
-			w.Library = l.ID()
-			var err error
-			if w.Size <= SmallLimit {
-				_, err = b.client.Small(t.Context(), w)
-			} else {
-				_, err = b.client.Large(t.Context(), w, nil)
-			}
-			requireOnly(t, err, ErrNotServed)
-			// By the digest in place of the record's id.
-			w.Record = [32]byte(w.Asset)
-			_, err = b.client.Large(t.Context(), w, nil)
-			requireOnly(t, err, ErrNotServed)
-		}
-		// Here and removed, here and not in the service, never heard of.
-		sum := a.hold(random(t, 1000, 100))
-		w := a.announce(l, sum)
-		_, err := b.client.Small(t.Context(), w)
-		require.NoError(t, err)
-		items, err := a.inv.ByDigest(t.Context(), w.Asset)
-		require.NoError(t, err)
-		items[0].Flags |= inventory.Trashed
-		require.NoError(t, a.inv.Put(t.Context(), items[0]))
-		_, err = b.client.Small(t.Context(), w)
-		requireOnly(t, err, ErrNotServed)
-		items[0].Flags = 0
-		require.NoError(t, a.inv.Put(t.Context(), items[0]))
-		require.NoError(t, l.Say(t.Context(), l.Removal(w.Asset)))
-		_, err = b.client.Small(t.Context(), w)
-		requireOnly(t, err, ErrNotServed)
-	})
-}
-
-func requireOnly(t *testing.T, err, kind error) {
-	t.Helper()
-	var fe *FetchError
-	require.ErrorAs(t, err, &fe)
-	require.ErrorIs(t, fe.Kind, kind)
-	require.False(t, errors.Is(err, ErrNoPeer))
 }
 
 func TestNobodyThere(t *testing.T) {

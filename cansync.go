@@ -229,9 +229,14 @@ func (n *Node) start(ctx context.Context) {
 	n.ingester = ingest.New(ingest.Config{
 		Service: n.cfg.CAN, Inventory: n.inv, Now: n.cfg.Now, Logger: n.log,
 	})
+	n.announcer = announce.New(announce.Config{
+		Client: n.cfg.CAN, Inventory: n.inv, Now: n.cfg.Now, Logger: n.log,
+		PollInterval: n.cfg.PollInterval, FullScanInterval: n.cfg.FullScanInterval,
+		OnHealth: n.onHealth, OnHeld: n.onHeld, OnEvent: n.onAnnounce,
+	})
 	fc := fetch.Config{
 		Ingester: n.ingester, Inventory: n.inv, Source: fetch.From(n.client), Now: n.cfg.Now, Logger: n.log,
-		Stages: n.stages, OnEvent: n.onFetch,
+		Stages: n.stages, OnEvent: n.onFetch, Ready: n.announcer.Scanned(), Unread: n.announcer.Unread,
 	}
 	if sp, ok := n.store.(store.SpaceReporter); ok && n.stages != nil {
 		if _, reserve, err := sp.Space(); err == nil {
@@ -243,11 +248,6 @@ func (n *Node) start(ctx context.Context) {
 		}
 	}
 	n.fetcher = fetch.New(fc)
-	n.announcer = announce.New(announce.Config{
-		Client: n.cfg.CAN, Inventory: n.inv, Now: n.cfg.Now, Logger: n.log,
-		PollInterval: n.cfg.PollInterval, FullScanInterval: n.cfg.FullScanInterval,
-		OnHealth: n.onHealth, OnHeld: n.onHeld, OnEvent: n.onAnnounce,
-	})
 }
 
 // Close stops the node and waits until nothing of it runs any more. What was

@@ -141,7 +141,7 @@ type Announcer struct {
 
 	mu     sync.Mutex // never held across I/O or callbacks
 	voices map[[32]byte]*voice
-	busy   map[string]struct{} // handles on their way from the listing to the inventory
+	busy   map[string]int64 // handles on their way from the listing to the inventory, and the size of each
 }
 
 // New starts an announcer without libraries. The service need not be reachable.
@@ -150,7 +150,7 @@ func New(cfg Config) *Announcer {
 	a := &Announcer{
 		cfg: cfg, inv: cfg.Inventory, log: cfg.Logger,
 		notes: make(chan note, maxNotes), desk: make(chan func()), rescan: make(chan struct{}, 1),
-		voices: make(map[[32]byte]*voice), busy: make(map[string]struct{}),
+		voices: make(map[[32]byte]*voice), busy: make(map[string]int64),
 		lanes: newLanes(),
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())

@@ -284,6 +284,9 @@ func (a *Announcer) plan(v *voice, n *note, st situation, s *speech) {
 	}
 	draft, err := v.lib.Announcement(kind, d, st.body)
 	if err != nil {
+		if !v.reportOnce(d, inventory.FingerprintOf(n.asset.Metadata)) {
+			return
+		}
 		a.log.Warn("asset can't be announced", "library", v.short(), "asset", d, "error", err)
 		a.cfg.OnEvent(Event{Library: v.id, Asset: d, Kind: Failed, Err: err})
 		return

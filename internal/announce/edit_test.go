@@ -212,6 +212,9 @@ func TestTooLargeMetadataIsReportedOnce(t *testing.T) {
 		w.many(0, 10)
 		w.start()
 		settle()
+		l.SetMode(library.ModeReceiveOnly)
+		settle()
+		l.SetMode(library.ModeSync) // everything is offered again
 		settle()
 		require.EqualValues(t, 10, l.Counts().Live)
 		require.Equal(t, 1, w.count(Failed))

@@ -28,10 +28,13 @@ type health struct {
 	said     error // what notify was last called with
 	since    time.Time
 	lastScan time.Time
+
+	scannedOnce chan struct{} // closed after the first full scan
 }
 
 func (h *health) init(now time.Time, notify func(error)) {
 	h.notify, h.since, h.turn = notify, now, make(chan struct{}, 1)
+	h.scannedOnce = make(chan struct{})
 }
 
 func (h *health) get() (error, time.Time, time.Time) { //nolint:staticcheck // as Announcer.Health
@@ -84,6 +87,9 @@ func (h *health) failing(about int) bool {
 func (h *health) scanned(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.lastScan.IsZero() {
+		close(h.scannedOnce)
+	}
 	h.lastScan = now
 }
 

@@ -37,7 +37,7 @@ func (a *Announcer) push(as can.Asset, urgent bool) bool {
 		a.mu.Unlock()
 		return true
 	}
-	a.busy[as.Handle] = struct{}{}
+	a.busy[as.Handle] = as.Size
 	a.mu.Unlock()
 	lane := a.lanes.bulk
 	var abort <-chan struct{}

@@ -25,6 +25,9 @@ type voice struct {
 	wg     sync.WaitGroup
 	uses   sync.WaitGroup
 
+	// reported are the metadata that were reported not to fit, of the desk.
+	reported map[can.Digest]inventory.Fingerprint
+
 	mu     sync.Mutex
 	gate   func(can.Digest, can.Metadata) bool
 	loaded bool
@@ -285,4 +288,20 @@ func (v *voice) mayTry(now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.triedState != s || now.Sub(v.triedAt) >= scanRetry
+}
+
+// maxReported bounds the reports that are remembered; beyond, they begin anew.
+const maxReported = 4096
+
+// reportOnce reports whether an asset's metadata were not yet reported not to fit:
+// a pass meets them each time. It runs on the desk.
+func (v *voice) reportOnce(d can.Digest, fp inventory.Fingerprint) bool {
+	if was, ok := v.reported[d]; ok && was == fp {
+		return false
+	}
+	if v.reported == nil || len(v.reported) >= maxReported {
+		v.reported = make(map[can.Digest]inventory.Fingerprint)
+	}
+	v.reported[d] = fp
+	return true
 }

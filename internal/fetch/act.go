@@ -24,6 +24,8 @@ import (
 var (
 	// errSpace says that a large content would leave too little disk space.
 	errSpace = fmt.Errorf("%w: the reserve would be used", transfer.ErrNoSpace)
+	// errUnread says that the content may be here already.
+	errUnread = errors.New("fetch: an asset of the same size is being read first")
 	// errEdited says that the user changed the metadata here, which is announced
 	// before the record is applied; the later of the two then wins.
 	errEdited = errors.New("fetch: metadata was changed here and is not announced yet")
@@ -182,6 +184,9 @@ func (d *desk) apply(t *task, e replica.Entry, item inventory.Item, begun time.T
 
 // bring fetches the content and has it ingested.
 func (d *desk) bring(t *task, e replica.Entry, begun time.Time) (ingest.Result, error) {
+	if f := d.f.cfg.Unread; f != nil && f(int64(e.Body.Size)) {
+		return ingest.Result{}, errUnread
+	}
 	job := ingest.Job{Digest: t.asset, Size: int64(e.Body.Size), Root: e.Body.Root, Body: e.Body}
 	var res ingest.Result
 	var err error

@@ -71,6 +71,12 @@ type Config struct {
 	// nil means time.Now and a random generator.
 	Now  func() time.Time
 	Rand func() float64
+	// Ready, if not nil, is closed when the inventory holds everything that the
+	// service held at the start. Before, nothing is done: a content that is wanted
+	// may be there. Unread, if not nil, reports whether an asset of the size is
+	// being read just now, which may be the content in question.
+	Ready  <-chan struct{}
+	Unread func(size int64) bool
 	// OnEvent, if not nil, is told of each asset that came or failed. It is called
 	// from many goroutines and must return soon.
 	OnEvent func(Event)
@@ -112,12 +118,16 @@ type Stats struct {
 
 // Fetcher is safe for concurrent use.
 type Fetcher struct {
-	cfg Config
-	log *slog.Logger
+	cfg    Config
+	log    *slog.Logger
+	ctx    context.Context // of await; nil with nothing to wait for
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu      sync.Mutex // never held across I/O
 	closed  bool
 	up      bool
+	ready   bool
 	libs    map[[32]byte]*desk
 	order   []*desk // takes turns
 	turn    int
@@ -153,7 +163,24 @@ func New(cfg Config) *Fetcher {
 		f.dispatch()
 	})
 	f.up = cfg.Ingester.Health().Up
+	if f.ready = cfg.Ready == nil; !f.ready {
+		f.ctx, f.cancel = context.WithCancel(context.Background())
+		f.wg.Go(f.await)
+	}
 	return f
+}
+
+// await lets the work begin when the inventory is complete.
+func (f *Fetcher) await() {
+	select {
+	case <-f.cfg.Ready:
+	case <-f.ctx.Done():
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready = true
+	f.dispatch()
 }
 
 // Add begins to work on a library. Adding it again does nothing.
@@ -261,6 +288,10 @@ func (f *Fetcher) Close() error {
 		ids = append(ids, id)
 	}
 	f.mu.Unlock()
+	if f.cancel != nil {
+		f.cancel()
+	}
+	f.wg.Wait()
 	for _, id := range ids {
 		f.Remove(id)
 	}
@@ -292,7 +323,7 @@ func (f *Fetcher) dispatch() {
 // down: it would only be fetched to be dropped. While small assets wait, one large
 // one at a time is worked on.
 func (f *Fetcher) next(large bool) *task {
-	if f.closed || !f.up {
+	if f.closed || !f.up || !f.ready {
 		return nil
 	}
 	if large && f.large > 0 {

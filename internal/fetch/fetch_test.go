@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,7 +159,7 @@ func TestWithoutPeersARowSaysSoAndKickEndsTheWait(t *testing.T) {
 		}
 		s.say(n, record.Announce, all...)
 		s.pass(n.lib)
-		wait(t.Context(), 5*time.Minute)
+		wait(t.Context(), 3*time.Minute)
 		d, _ := bodyOf(small(7), 0)
 		require.Equal(t, replica.NoPeer, n.work(d).Cause)
 		require.NotEmpty(t, n.work(d).Detail)
@@ -226,14 +227,14 @@ func TestBadContentIsNotFetchedAgainUntilTheRecordChanges(t *testing.T) {
 }
 
 func TestAFullDisk(t *testing.T) {
-	free := uint64(0)
+	var free atomic.Uint64
 	synctest.Test(t, func(t *testing.T) {
 		n, s := newNode(t, cantest.Options{}), newShared(t, control.DeleteKeep)
 		n.with = func(c *Config) {
-			c.Space = func() (uint64, error) { return free, nil }
+			c.Space = func() (uint64, error) { return free.Load(), nil }
 			c.Reserve = 1 << 20
 		}
-		free = 1<<20 + 80<<10 // for one of the large ones and not for two
+		free.Store(1<<20 + 80<<10) // for one of the large ones and not for two
 		n.start(s)
 		hold := make(chan struct{})
 		n.src.set(func() { n.src.hold = hold })
@@ -243,14 +244,14 @@ func TestAFullDisk(t *testing.T) {
 		close(hold)
 		wait(t.Context(), time.Second)
 		require.Positive(t, n.svc.Len())
-		free = 1 << 20
+		free.Store(1 << 20)
 		n.src.set(func() { n.src.full = true })
 		s.say(n, record.Announce, large(3), large(4))
 		s.pass(n.lib)
 		wait(t.Context(), 10*time.Minute)
 		d, _ := bodyOf(large(3), 0)
 		require.Equal(t, replica.NoSpace, n.work(d).Cause)
-		free = 1 << 30
+		free.Store(1 << 30)
 		wait(t.Context(), time.Minute)
 		require.Positive(t, n.src.faulted, "now the source says that there is no space")
 		require.Equal(t, replica.NoSpace, n.work(d).Cause)

@@ -25,6 +25,8 @@ type plan struct {
 func planFor(err error) plan {
 	alone := peersAsked(err) == 0
 	switch {
+	case errors.Is(err, errUnread):
+		return plan{first: 250 * time.Millisecond, most: 5 * time.Second, factor: 2}
 	case errors.Is(err, errEdited):
 		return plan{first: time.Second, most: time.Minute, factor: 2}
 	case errors.Is(err, transfer.ErrBadContent):
@@ -77,7 +79,9 @@ const coarse = 10 * time.Second
 
 // failed makes the row of an attempt that failed.
 func (d *desk) failed(t *task, err error, took time.Duration) outcome {
-	d.f.emit(Event{Library: d.id, Asset: t.asset, Kind: Failed, Err: err, Duration: took})
+	if !errors.Is(err, errUnread) {
+		d.f.emit(Event{Library: d.id, Asset: t.asset, Kind: Failed, Err: err, Duration: took})
+	}
 	row, queued, rerr := d.lib.Work(t.ctx, t.asset)
 	if rerr == nil && !queued {
 		return outcome{t: t}

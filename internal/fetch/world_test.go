@@ -201,7 +201,7 @@ func (s *shared) pass(to *library.Library) {
 func bodyOf(b []byte, n int) (can.Digest, record.AssetBody) {
 	sum := blob.Sum(b)
 	return sum.Digest, record.AssetBody{
-		Size: sum.Size, Root: sum.Root, Timestamp: 1_600_000_000_000 + int64(n)*1000, MIMEType: "text/plain", Application: "app",
+		Size: sum.Size, Root: sum.Root, Timestamp: 900_000_000_000 + int64(n)*1000, MIMEType: "text/plain", Application: "app",
 		User: "u", Description: fmt.Sprint("d ", n), Tags: []string{"z", "a"}, Filename: "f.txt", Path: "/p",
 	}
 }

@@ -14,7 +14,7 @@ const (
 	advertiseFor  = 2 * time.Hour
 	advertiseWait = time.Minute
 	findWait      = 30 * time.Second
-	searchAlone   = 15 * time.Second
+	searchAlone   = 3 * time.Second
 	searchCalm    = 10 * time.Minute
 	maxFind       = 32 // peers taken from one search
 )

@@ -334,6 +334,9 @@ func (m *Manager) forward(e *entry, ap replica.Applied) {
 		return
 	}
 	m.mu.Lock()
+	if ap.Control {
+		m.notifyLocked() // an invite opens a new place to meet
+	}
 	var links []*link
 	for peer, p := range e.links {
 		if peer != ap.From && p.link != nil {

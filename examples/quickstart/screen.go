@@ -47,15 +47,19 @@ func (s *screen) bar(label string, total int64, done func() int64) (end func()) 
 		return func() {}
 	}
 	stop, gone := make(chan struct{}), make(chan struct{})
-	begin := time.Now()
 	go func() {
+		var begin time.Time // when the first bytes came
 		defer close(gone)
 		tick := time.NewTicker(barEvery)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				s.printf("\r\x1b[K%s", drawBar(label, done(), total, time.Since(begin)))
+				now := done()
+				if now == 0 || begin.IsZero() {
+					begin = time.Now()
+				}
+				s.printf("\r\x1b[K%s", drawBar(label, now, total, time.Since(begin)))
 			case <-stop:
 				s.printf("\r\x1b[K")
 				return
@@ -71,7 +75,7 @@ func (s *screen) bar(label string, total int64, done func() int64) (end func()) 
 func drawBar(label string, done, total int64, took time.Duration) string {
 	done = min(max(done, 0), total)
 	full := int(done * barWidth / total)
-	rate := float64(done) / max(took.Seconds(), 1e-3)
+	rate := float64(done) / max(took, barEvery).Seconds()
 	return fmt.Sprintf("  %s [%s%s] %3d%%  %s of %s  %s/s", label, strings.Repeat("#", full), strings.Repeat(".", barWidth-full),
 		done*100/total, bytesText(done), bytesText(total), bytesText(int64(rate)))
 }

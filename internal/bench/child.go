@@ -176,6 +176,7 @@ func roles() map[string]opening {
 		"service":    opener(openService),
 		"node":       opener(openNode),
 		"copy":       opener(openCopy),
+		"pair":       opener(openPair),
 		"engine":     opener(openEngine),
 		"tls-server": opener(openTLSServer),
 		"tls-client": opener(openTLSClient),

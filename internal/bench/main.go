@@ -44,6 +44,8 @@ func budgets() []budget {
 		{"P4", "first sync of records alone, two processes", benchRecords},
 		{"P5", "finding the differences of two large sets", benchReconcile},
 		{"P6", "keeping coded symbols up to date, and rebuilding them", benchSymbols},
+		{"P7", "from ingest on one machine to listed on another", benchLive},
+		{"P7b", "a burst of assets while a peer listens", benchBurst},
 	}
 }
 
@@ -93,17 +95,19 @@ func parse(args []string) (o options, err error) {
 		if fs.NArg() == 0 {
 			break
 		}
-		o.names = append(o.names, strings.ToUpper(fs.Arg(0)))
+		o.names = append(o.names, fs.Arg(0))
 		args = fs.Args()[1:]
 	}
 	if o.runs <= 0 {
 		o.runs = 3
 	}
 	known := budgets()
-	for _, n := range o.names {
-		if !slices.ContainsFunc(known, func(b budget) bool { return b.name == n }) {
+	for i, n := range o.names {
+		at := slices.IndexFunc(known, func(b budget) bool { return strings.EqualFold(b.name, n) })
+		if at < 0 {
 			return o, fmt.Errorf("no budget %q; -list tells which there are", n)
 		}
+		o.names[i] = known[at].name
 	}
 	return o, nil
 }

@@ -9,8 +9,8 @@ import (
 
 func TestSeenForgetsOnlyTheOld(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := NewSeen(rapid.IntRange(1, 600).Draw(t, "entries"), [16]byte{7})
-		n := rapid.IntRange(0, 3000).Draw(t, "ids")
+		s := NewSeen(rapid.IntRange(1, 200).Draw(t, "entries"), [16]byte{7})
+		n := rapid.IntRange(0, 1200).Draw(t, "ids")
 		added := make(map[[32]byte]int)
 		for i := range n {
 			id := [32]byte(testID(i))

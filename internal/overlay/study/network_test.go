@@ -12,7 +12,7 @@ import (
 
 func TestNetworkIsConnectedAtBoundedDegree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		members := rapid.IntRange(2, 120).Draw(t, "members")
+		members := rapid.IntRange(2, 80).Draw(t, "members")
 		degree := rapid.IntRange(6, 12).Draw(t, "degree")
 		w := newNetwork(members, degree, rapid.Uint64().Draw(t, "seed"))
 		w.settle(w.up())
@@ -30,7 +30,7 @@ func TestNetworkIsConnectedAtBoundedDegree(t *testing.T) {
 }
 
 func TestNetworkIsStable(t *testing.T) {
-	for _, members := range []int{5, 9, 40, 200} {
+	for _, members := range []int{5, 9, 40, 120} {
 		w := newNetwork(members, 8, 3)
 		w.settle(w.up())
 		dialled, dropped := w.dialled, w.dropped
@@ -40,8 +40,8 @@ func TestNetworkIsStable(t *testing.T) {
 		require.Equal(t, dialled, w.dialled, "nothing changes while nothing changed")
 		require.Equal(t, dropped, w.dropped)
 		const turns = 2
-		for range turns * 48 {
-			w.tick(overlay.Turn / 48)
+		for range turns * 24 {
+			w.tick(overlay.Turn / 24)
 			require.Len(t, w.parts(), 1)
 		}
 		moved := float64(w.dialled-dialled) / float64(members) / turns
@@ -58,10 +58,10 @@ func TestNetworkIsStable(t *testing.T) {
 }
 
 func TestNetworkStaysWholeUnderChurn(t *testing.T) {
-	w := newNetwork(150, 8, 4)
+	w := newNetwork(100, 8, 4)
 	w.settle(w.up())
 	crashes, returns, joins := 0, 0, 0
-	for minute := range 240 {
+	for minute := range 120 {
 		// In each minute a hundredth of the members go and about as many come.
 		for i := range w.ids {
 			switch {
@@ -73,7 +73,7 @@ func TestNetworkStaysWholeUnderChurn(t *testing.T) {
 				returns++
 			}
 		}
-		if minute%4 == 0 {
+		if minute%2 == 0 {
 			w.add()
 			joins++
 		}
@@ -163,7 +163,7 @@ func TestJoinersThroughOneMemberFindTheOthers(t *testing.T) {
 	for range 150 {
 		w.known[w.add()][0] = true
 	}
-	for range 60 {
+	for range 30 {
 		w.tick(time.Minute)
 	}
 	require.Positive(t, w.refused, "the one member was never crowded")

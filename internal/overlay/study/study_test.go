@@ -12,7 +12,7 @@ import (
 func TestStudyHolds(t *testing.T) {
 	for _, members := range []int{2, 10, 100, 1000} {
 		t.Run(fmt.Sprint(members), func(t *testing.T) {
-			for _, r := range study(members, 8, 5, 1) {
+			for _, r := range study(members, 8, 3, 1) {
 				require.NoError(t, r.check(), "%+v", r)
 			}
 		})

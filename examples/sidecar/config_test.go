@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cansync/cansync"
+	"github.com/stretchr/testify/require"
+)
+
+// TestShippedConfigIsTheDefault reads the file that users copy.
+func TestShippedConfigIsTheDefault(t *testing.T) {
+	data, err := os.ReadFile("config.yaml")
+	require.NoError(t, err)
+	c, err := parse(data)
+	require.NoError(t, err)
+	require.Equal(t, defaults(), c)
+	require.Equal(t, config{
+		ServiceURL: "http://127.0.0.1:3210/api/v1/can/0", Listen: "127.0.0.1:3213", DataDir: "./can_sync_data",
+		Poll: 5 * time.Second, FullScan: 5 * time.Minute, Network: cansync.Public,
+	}, c)
+}
+
+func TestConfigKeys(t *testing.T) {
+	c, err := parse([]byte(`
+can_service_url: "http://127.0.0.1:3220/api/v1/can/0"
+listen_addr: localhost:3223
+data_dir: ./can_sync_data_b
+relay_url: /ip4/1.2.3.4/tcp/4001/p2p/x
+poll_interval_secs: 1
+full_scan_interval_secs: 60
+network: private
+bootstrap: [/ip4/1.2.3.4/tcp/4001/p2p/y]
+listen: ["/ip4/127.0.0.1/tcp/0"]
+api_token: "abc"
+`))
+	require.NoError(t, err)
+	require.Equal(t, config{
+		ServiceURL: "http://127.0.0.1:3220/api/v1/can/0", Listen: "localhost:3223", DataDir: "./can_sync_data_b",
+		RelayURL: "/ip4/1.2.3.4/tcp/4001/p2p/x", Poll: time.Second, FullScan: time.Minute, Network: cansync.Private,
+		Bootstrap: []string{"/ip4/1.2.3.4/tcp/4001/p2p/y"}, P2PListen: []string{"/ip4/127.0.0.1/tcp/0"}, Token: "abc",
+	}, c)
+	require.Equal(t, []string{c.RelayURL}, c.node(nil, nil).Relays)
+	for _, empty := range []string{"", "# nothing\n", "---\n", "relay_url: null\nbootstrap:\nlisten: ~\napi_token:\n"} {
+		c, err := parse([]byte(empty))
+		require.NoError(t, err)
+		require.Equal(t, defaults(), c)
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	for text, says := range map[string]string{
+		"data_dir: x\ndata-dir: y\n":                       `line 2: unknown key "data-dir"; known keys are can_service_url`,
+		"poll_interval_secs: \"5\"":                        "line 1: poll_interval_secs: want a whole number",
+		"poll_interval_secs: 0":                            "poll_interval_secs: want a whole number of seconds from 1",
+		"poll_interval_secs: -5":                           "poll_interval_secs",
+		"poll_interval_secs: 1.5":                          "poll_interval_secs",
+		"poll_interval_secs: 5s":                           "poll_interval_secs",
+		"\n\nfull_scan_interval_secs: [1]":                 "line 3: full_scan_interval_secs",
+		"full_scan_interval_secs: 99999999999":             "full_scan_interval_secs",
+		"poll_interval_secs: 99999999999999999999999":      "poll_interval_secs",
+		"data_dir: [a]":                                    "data_dir: want a text",
+		"data_dir: 7":                                      "data_dir: want a text",
+		"data_dir: \"\"":                                   "data_dir: it is empty",
+		"can_service_url: {a: b}":                          "can_service_url: want a text",
+		"listen: /ip4/127.0.0.1":                           "listen: want a list",
+		"bootstrap: [1]":                                   "bootstrap: line 1: want a multiaddr",
+		"network: moon":                                    "network: want public, private or lan",
+		"listen_addr: 127.0.0.1":                           "listen_addr: want an address and a port",
+		"listen_addr: \"127.0.0.1:http\"":                  "listen_addr: want a port",
+		"listen_addr: \"127.0.0.1:99999\"":                 "listen_addr: want a port",
+		"listen_addr: \":3213\"":                           "takes an api_token",
+		"listen_addr: \"unix:\"":                           "want a path",
+		"listen_addr: \"10.0.0.1:3213\"\napi_token: short": "api_token: want 16 characters",
+		"api_token: \"with space\"":                        "api_token: want visible",
+		"data_dir: a\ndata_dir: b":                         `line 2: key "data_dir" is given twice`,
+		"- a":                                              "key: value",
+		"just text":                                        "key: value",
+		"a: b: c":                                          "mapping values",
+		"\tx":                                              "character",
+		"data_dir: a\n---\ndata_dir: b":                    "one YAML document",
+		"? [a]\n: b":                                       "unknown key",
+		strings.Repeat("#", maxConfig+1):                   "larger than",
+	} {
+		_, err := parse([]byte(text))
+		require.ErrorContains(t, err, says, "%.60q", text)
+		require.NotContains(t, err.Error(), "\n")
+	}
+	// A secret of the wrong type is not repeated.
+	for _, text := range []string{"api_token: [canary]", "api_token: {canary: 1}", "api_token: 'canary canary'"} {
+		_, err := parse([]byte(text))
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "canary")
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	data, err := os.ReadFile("config.yaml")
+	require.NoError(f, err)
+	f.Add(data)
+	for _, s := range []string{"", "a: b", "data_dir: &x y\nlisten: [*x]", "&a [*a]", "<<: {data_dir: x}", "poll_interval_secs: 0x10", "!!binary x", "\xff"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parse(data)
+		if err != nil {
+			require.Less(t, len(err.Error()), 2000)
+			return
+		}
+		require.NoError(t, c.check())
+		require.GreaterOrEqual(t, c.Poll, time.Second)
+		require.GreaterOrEqual(t, c.FullScan, time.Second)
+		require.NotEmpty(t, c.DataDir)
+	})
+}
+
+func TestListen(t *testing.T) {
+	c := defaults()
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0", "localhost:0"} {
+		c.Listen = addr
+		loopback, err := checkListen(addr)
+		require.NoError(t, err)
+		require.True(t, loopback)
+		if addr == "[::1]:0" {
+			continue // a machine may lack IPv6
+		}
+		s, err := listen(c)
+		require.NoError(t, err)
+		require.Contains(t, s.URL(), "http://127.0.0.1:")
+		require.NoError(t, s.Close())
+	}
+	// A socket in the file system, one that was left behind, one in use, and a file.
+	path := filepath.Join(t.TempDir(), "s")
+	c.Listen = "unix:" + path
+	s, err := listen(c)
+	require.NoError(t, err)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, info.Mode().Perm())
+	_, err = listen(c)
+	require.ErrorContains(t, err, "another program is using")
+	require.NoError(t, s.Close())
+	require.NoError(t, os.WriteFile(path, []byte("mine"), 0o600))
+	_, err = listen(c)
+	require.ErrorContains(t, err, "not a socket")
+	require.FileExists(t, path)
+}
+
+func TestCommandLine(t *testing.T) {
+	t.Chdir(t.TempDir())
+	var out, log bytes.Buffer
+	ctx := context.Background()
+	for _, flag := range []string{"-h", "--help"} {
+		require.NoError(t, start(ctx, []string{flag}, &out, &log))
+		require.Contains(t, out.String(), "usage: sidecar")
+	}
+	out.Reset()
+	require.NoError(t, start(ctx, []string{"--version"}, &out, &log))
+	require.Equal(t, "sidecar "+cansync.Version()+"\n", out.String())
+	for _, args := range [][]string{{"-no"}, {"a", "b"}, {"-log", "loud"}} {
+		require.ErrorIs(t, start(ctx, args, &out, &log), errUsage)
+	}
+	require.ErrorContains(t, start(ctx, []string{"absent.yaml"}, &out, &log), "absent.yaml")
+	require.NoError(t, os.WriteFile("config.yaml", []byte("x: 1"), 0o600))
+	require.ErrorContains(t, start(ctx, nil, &out, &log), `unknown key "x"`)
+	require.NoError(t, os.Remove("config.yaml"))
+	c, err := load("")
+	require.NoError(t, err)
+	require.Equal(t, defaults(), c)
+	entries, err := os.ReadDir(".")
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}

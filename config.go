@@ -68,7 +68,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the wall clock; nil means time.Now. Time-outs do not use it.
 	Now func() time.Time
-	// Rand is the source of keys and nonces; nil means crypto/rand.
+	// Rand is the source of keys and nonces; it is read concurrently. nil means
+	// crypto/rand.
 	Rand io.Reader
 }
 

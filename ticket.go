@@ -90,7 +90,7 @@ const (
 // Has reports whether all the rights are included.
 func (a Access) Has(r Access) bool { return a&r == r }
 
-// String names the rights, such as "read+write+invite".
+// String names the rights, such as "read,write,invite".
 func (a Access) String() string { return capability.Rights(a).String() }
 
 func accessOf(r capability.Rights) Access { return Access(r) }

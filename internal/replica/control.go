@@ -1,0 +1,156 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+
+	ds "github.com/ipfs/go-datastore"
+
+	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/transport"
+)
+
+// applyControl stores control records, also those whose certificate is not known
+// yet: they begin to count when it arrives. It is called with the writer held.
+func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from transport.PeerID, res *Result) error {
+	now := r.opts.Now()
+	var fresh []record.Record
+	r.mu.Lock()
+	for _, rec := range recs {
+		if r.control.Has(rec.ID()) {
+			continue
+		}
+		if record.Deferred(rec.Header, now) {
+			res.Refused = append(res.Refused, Refused{rec.ID(), ErrDeferred})
+			continue
+		}
+		fresh = append(fresh, rec)
+	}
+	r.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
+	}
+	// The state is changed first, since only it can tell what is acceptable; what
+	// it accepted and the store did not keep is taken back.
+	var added []record.Record
+	removed := make(map[record.ID]bool)
+	r.mu.Lock()
+	for _, rec := range fresh {
+		ch, err := r.control.Apply(rec)
+		if err != nil {
+			res.Refused = append(res.Refused, Refused{rec.ID(), err})
+			continue
+		}
+		added = append(added, ch.Added...)
+		for _, id := range ch.Removed {
+			removed[id] = true
+		}
+	}
+	r.mu.Unlock()
+	if len(added) == 0 {
+		return nil
+	}
+	clock := record.Clock(0)
+	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
+		for id := range removed {
+			if err := txn.Delete(ctx, r.key("k", kv.Bin(id[:]))); err != nil {
+				return err
+			}
+		}
+		for _, rec := range added {
+			clock = max(clock, rec.Clock)
+			id := rec.ID()
+			if removed[id] {
+				continue
+			}
+			if err := txn.Put(ctx, r.key("k", kv.Bin(id[:])), rec.Encode()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.reloadControl(ctx)
+		return fmt.Errorf("replica: store control records: %w", err)
+	}
+	res.New += len(added)
+	r.mu.Lock()
+	r.clock = max(r.clock, clock)
+	for _, rec := range added {
+		r.controlID.Insert(rec.ID())
+	}
+	for id := range removed {
+		r.controlID.Remove(id)
+	}
+	next := r.wanted()
+	changed := !next.Equal(r.filter)
+	r.mu.Unlock()
+	if changed {
+		if err := r.refilter(ctx, next); err != nil {
+			return err
+		}
+	}
+	r.notify(Applied{Records: added, Control: true, From: from})
+	return nil
+}
+
+// readControl rebuilds the state and its coded symbols from what the store holds.
+func (r *Replica) readControl(ctx context.Context) (*control.State, *reconcile.Set, error) {
+	state := control.New(r.opts.Library)
+	set := reconcile.NewSet(r.opts.ReconcileKey, controlPrefix)
+	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("k"), false) {
+		if err != nil {
+			return nil, nil, fmt.Errorf("replica: read control records: %w", err)
+		}
+		rec, err := record.Decode(e.Value)
+		if err == nil {
+			_, err = state.Apply(rec)
+		}
+		if err != nil {
+			r.log.Warn("control record unreadable, to be fetched again", "key", e.Key, "error", err)
+		}
+	}
+	for rec := range state.Records() {
+		set.Insert(rec.ID())
+	}
+	return state, set, nil
+}
+
+func (r *Replica) loadControl(ctx context.Context) error {
+	state, set, err := r.readControl(ctx)
+	if err != nil {
+		return err
+	}
+	r.control, r.controlID = state, set
+	b, err := kv.Get(ctx, r.opts.Store, r.key("f"))
+	if err == nil && b != nil {
+		r.filter, err = filter.DecodeView(b)
+	}
+	return err
+}
+
+// wanted returns the filter that follows from the description and the own view. It
+// is called with mu held.
+func (r *Replica) wanted() filter.View {
+	v := filter.View{r.own}
+	if d, _, ok := r.control.Description(); ok {
+		v = append(v, d.Filter)
+	}
+	return v.Normalize()
+}
+
+// reloadControl brings the state back to what the store holds.
+func (r *Replica) reloadControl(ctx context.Context) {
+	state, set, err := r.readControl(context.WithoutCancel(ctx))
+	if err != nil {
+		r.log.Error("control set not read again", "error", err)
+		return
+	}
+	r.mu.Lock()
+	r.control, r.controlID = state, set
+	r.mu.Unlock()
+}

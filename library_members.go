@@ -1,0 +1,138 @@
+package cansync
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/library"
+	"github.com/cansync/cansync/transport"
+)
+
+// InviteOptions say what a ticket gives. The zero value makes the ticket that one
+// gives to another machine of one's own: it lets its holder read, write and
+// invite others, and can be redeemed for 7 days.
+type InviteOptions struct {
+	// Access is what the membership allows; 0 means reading, writing and inviting,
+	// as far as the node's own membership goes. Read is always part of it.
+	Access Access
+	// ValidFor is how long the ticket can be redeemed; 0 means 7 days. It takes
+	// whole seconds.
+	ValidFor time.Duration
+	// MemberUntil ends the memberships that come of the ticket; the zero time means
+	// as long as the node's own.
+	MemberUntil time.Time
+}
+
+// DefaultInviteValidity is how long a ticket can be redeemed unless told
+// otherwise.
+const DefaultInviteValidity = 7 * 24 * time.Hour
+
+// MaxInviteValidity bounds [InviteOptions.ValidFor].
+const MaxInviteValidity = 10 * 365 * 24 * time.Hour
+
+// Invite makes a ticket. Any number of devices may redeem it, at any member that
+// may invite, until it ends. Errors match [ErrForbidden] where the node's own
+// membership does not allow it, and [ErrNotJoined].
+func (l *Library) Invite(ctx context.Context, o InviteOptions) (Ticket, error) {
+	lib, done, err := l.member()
+	if err != nil {
+		return Ticket{}, err
+	}
+	defer done()
+	if o.Access == 0 {
+		o.Access = (Read | Write | Invite) & accessOf(lib.Grant().Rights)
+	}
+	if o.ValidFor == 0 {
+		o.ValidFor = DefaultInviteValidity
+	}
+	if o.ValidFor < time.Second || o.ValidFor > MaxInviteValidity {
+		return Ticket{}, fmt.Errorf("%w: ValidFor: %s is not between a second and ten years", ErrConfig, o.ValidFor)
+	}
+	if o.Access&^(Read|Write|Invite|Admin) != 0 {
+		return Ticket{}, fmt.Errorf("%w: Access: unknown right", ErrConfig)
+	}
+	t, err := lib.Invite(ctx, capability.InviteOptions{
+		Rights: capability.Rights(o.Access | Read), RedeemBy: l.n.cfg.Now().Add(o.ValidFor), GrantExp: o.MemberUntil,
+	}, l.n.contacts(lib))
+	if err != nil {
+		return Ticket{}, err
+	}
+	return Ticket{t}, nil
+}
+
+// contacts returns the node's own addresses and those of a few other members, for
+// a ticket.
+func (n *Node) contacts(lib *library.Library) []transport.PeerInfo {
+	limit := func(p transport.PeerInfo) transport.PeerInfo {
+		var addrs []string
+		for _, a := range p.Addrs {
+			if len(a) <= capability.MaxAddr && len(addrs) < capability.MaxAddrs {
+				addrs = append(addrs, a)
+			}
+		}
+		return transport.PeerInfo{ID: p.ID, Addrs: addrs}
+	}
+	self := n.tr.ID()
+	out := []transport.PeerInfo{limit(transport.PeerInfo{ID: self, Addrs: preferred(n.tr.Addrs())})}
+	seen := map[transport.PeerID]bool{self: true}
+	for _, m := range lib.Members() {
+		id := transport.PeerID(m.Device)
+		if seen[id] || !m.Rights.Has(capability.Invite) || len(out) == capability.MaxPeers {
+			continue
+		}
+		seen[id] = true
+		if p := limit(n.sessions.Known(id)); len(p.Addrs) > 0 {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Member is a device that was admitted to a library.
+type Member struct {
+	Peer transport.PeerID
+	// Access is what it may do.
+	Access Access
+	// Until ends its membership; the zero time means no end.
+	Until time.Time
+	// Self says that it is this node.
+	Self bool
+	// Connected says that the library is shared with it now.
+	Connected bool
+	// Joined is when it was admitted, by the clock of who admitted it.
+	Joined time.Time
+}
+
+// Members returns the devices of the library in the order in which they were
+// admitted.
+func (l *Library) Members() ([]Member, error) {
+	lib, done, err := l.member()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	up := make(map[transport.PeerID]bool)
+	for _, p := range l.n.sessions.Peers(l.id) {
+		up[p.ID] = true
+	}
+	var out []Member
+	at := make(map[transport.PeerID]int)
+	for _, m := range lib.Members() {
+		id := transport.PeerID(m.Device)
+		one := Member{
+			Peer: id, Access: accessOf(m.Rights), Self: id == l.n.tr.ID(), Connected: up[id], Joined: m.Clock.Time(),
+		}
+		if m.GrantExp != 0 {
+			one.Until = time.Unix(m.GrantExp, 0).UTC()
+		}
+		if i, ok := at[id]; ok { // it redeemed a second ticket: the rights add up
+			out[i].Access |= one.Access
+			continue
+		}
+		at[id] = len(out)
+		out = append(out, one)
+	}
+	return out, nil
+}

@@ -39,6 +39,12 @@ func (a *Announcer) push(as can.Asset, urgent bool) bool {
 	}
 	a.busy[as.Handle] = as.Size
 	a.mu.Unlock()
+	// The desk stores an item before it frees the handle: one that became known
+	// since it was looked up shows now.
+	if item, known, err := a.inv.ByHandle(a.ctx, as.Handle); err == nil && known && !item.Is(inventory.Bad) {
+		a.free(as.Handle)
+		return true
+	}
 	lane := a.lanes.bulk
 	var abort <-chan struct{}
 	switch {

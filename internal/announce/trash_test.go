@@ -199,12 +199,6 @@ func TestModesAndPause(t *testing.T) {
 		l.SetMode(library.ModeSync)
 		settle()
 		require.EqualValues(t, 49, l.Counts().Live)
-		for i := range 50 {
-			if n := w.svc.Reads(w.digest(i).String()); n != 1 {
-				it, _, _ := w.inv.ByHandle(t.Context(), w.digest(i).String())
-				t.Logf("DBG %d read %d flags %d", i, n, it.Flags)
-			}
-		}
 		require.Equal(t, 50, w.reads())
 		w.close()
 	})

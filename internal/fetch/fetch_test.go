@@ -107,7 +107,9 @@ func TestEverythingArrivesThroughFaults(t *testing.T) {
 				}
 				s.say(n, record.Announce, all...)
 				s.pass(n.lib)
+				begun := time.Now()
 				until(t, "all are here", 4*time.Hour, n.idle)
+				t.Log("virtual time:", time.Since(begun), "stats:", n.ing.Stats(), "calls:", n.svc.Calls())
 				for i, f := range faults {
 					require.Positive(t, f.Fired(), "fault %d", i)
 				}

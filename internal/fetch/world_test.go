@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -201,7 +202,7 @@ func (s *shared) pass(to *library.Library) {
 func bodyOf(b []byte, n int) (can.Digest, record.AssetBody) {
 	sum := blob.Sum(b)
 	return sum.Digest, record.AssetBody{
-		Size: sum.Size, Root: sum.Root, Timestamp: 900_000_000_000 + int64(n)*1000, MIMEType: "text/plain", Application: "app",
+		Size: sum.Size, Root: sum.Root, Timestamp: 850_000_000_000 + int64(binary.BigEndian.Uint32(sum.Digest[:]))*10, MIMEType: "text/plain", Application: "app",
 		User: "u", Description: fmt.Sprint("d ", n), Tags: []string{"z", "a"}, Filename: "f.txt", Path: "/p",
 	}
 }
@@ -325,7 +326,7 @@ func until(t testing.TB, what string, limit time.Duration, ok func() bool) {
 		if time.Since(begun) > limit {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
-		wait(t.Context(), 10*time.Millisecond)
+		wait(t.Context(), max(10*time.Millisecond, limit/5000))
 	}
 }
 

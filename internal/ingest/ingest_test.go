@@ -36,7 +36,7 @@ func jobOf(b []byte, n int) Job {
 	return Job{
 		Digest: sum.Digest, Size: int64(len(b)), Root: sum.Root, Outboard: sum.Outboard,
 		Body: record.AssetBody{
-			Size: sum.Size, Root: sum.Root, Timestamp: 1_600_000_000_000 + int64(n)*1000, MIMEType: "text/plain", Application: "app",
+			Size: sum.Size, Root: sum.Root, Timestamp: 900_000_000_000 + int64(n)*1000, MIMEType: "text/plain", Application: "app",
 			User: "u", Description: "d " + strconv.Itoa(n), Tags: []string{"z", "a"}, Filename: "f.txt", Path: "/p",
 		},
 		Content: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil },

@@ -106,11 +106,11 @@ func (l lister) from(ctx context.Context, offset int, oldest int64, sorted *bool
 			if end || *sorted && page[len(page)-1].Timestamp < oldest {
 				return
 			}
-			again := min(overlap, len(page)/2)
-			if last = ""; again > 0 {
+			repeat := min(overlap, len(page)/2)
+			if last = ""; repeat > 0 {
 				last = page[len(page)-1].Handle
 			}
-			offset += len(page) - again
+			offset += len(page) - repeat
 		}
 		yield(can.Asset{}, fmt.Errorf("%w: more than %d pages", errPartial, maxPages))
 	}
@@ -139,20 +139,57 @@ func (l lister) page(ctx context.Context, offset int) ([]can.Asset, bool, error)
 	if err != nil {
 		return nil, false, err
 	}
-	if again, err := l.list(ctx, offset, pageSize); err != nil {
+	if p, err := l.list(ctx, offset, pageSize); err != nil {
 		return nil, false, err
-	} else if !ok || len(again.Assets) > 0 || again.Total > offset {
+	} else if !ok || len(p.Assets) > 0 || p.Total > offset {
 		return nil, false, fmt.Errorf("%w: it is empty", errPartial)
 	}
 	return nil, true, nil
 }
 
-func (l lister) list(ctx context.Context, offset, limit int) (can.Page, error) {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	p, err := l.service.List(call, can.ListOptions{Limit: limit, Offset: offset, Order: can.Newest})
-	l.observe(ctx, err)
+// list makes one call, again if the service fails: a search takes many of them, and
+// begins anew when one is missing.
+func (l lister) list(ctx context.Context, offset, limit int) (p can.Page, err error) {
+	err = again(ctx, func() error {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		p, err = l.service.List(call, can.ListOptions{Limit: limit, Offset: offset, Order: can.Newest})
+		l.observe(ctx, err)
+		return err
+	})
 	return p, err
+}
+
+const (
+	// readTries is how often a call that changes nothing is made, readPause the wait
+	// after the first failure, and readPatience the longest wait that the service may
+	// ask for: beyond, the search is put off.
+	readTries    = 4
+	readPause    = 50 * time.Millisecond
+	readPatience = 5 * time.Second
+)
+
+// again makes a call that changes nothing until it succeeds, a few times.
+func again(ctx context.Context, call func() error) error {
+	pause := readPause
+	for try := 1; ; try++ {
+		err := call()
+		if err == nil || ctx.Err() != nil || try == readTries {
+			return err
+		}
+		wish, _ := can.RetryAfter(err)
+		if wish > readPatience {
+			return err
+		}
+		t := time.NewTimer(max(wish, pause))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+		pause *= 2
+	}
 }
 
 // find returns the first offset of the listing, the newest first, at which assets

@@ -11,13 +11,9 @@ import (
 	"github.com/cansync/cansync/internal/inventory"
 )
 
-const (
-	// readTries is how often one candidate is read before the search is given up,
-	// and maxRounds how many searches a candidate that the service has and can't
-	// deliver may spoil: then it is no copy worth having.
-	readTries = 3
-	maxRounds = 4
-)
+// maxRounds is how many searches a candidate that the service has and can't deliver
+// may spoil: then it is no copy worth having.
+const maxRounds = 4
 
 // Recover clears up what an earlier process left: for each ingest that was begun
 // and whose outcome it did not learn, the service is searched. What can't be
@@ -177,10 +173,9 @@ func (g *Ingester) search(ctx context.Context, in inventory.Intent, n note) (inv
 
 // readCandidate reads an asset, more than once if the service fails on it.
 func (g *Ingester) readCandidate(ctx context.Context, handle string, size int64) (sum blob.Summary, err error) {
-	for range readTries {
-		if sum, err = g.readBack(ctx, handle, size); err == nil || ctx.Err() != nil {
-			return sum, err
-		}
-	}
+	err = again(ctx, func() error {
+		sum, err = g.readBack(ctx, handle, size)
+		return err
+	})
 	return sum, err
 }

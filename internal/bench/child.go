@@ -177,6 +177,7 @@ func roles() map[string]opening {
 		"node":       opener(openNode),
 		"copy":       opener(openCopy),
 		"pair":       opener(openPair),
+		"seed":       opener(openSeed),
 		"engine":     opener(openEngine),
 		"tls-server": opener(openTLSServer),
 		"tls-client": opener(openTLSClient),

@@ -46,6 +46,9 @@ func budgets() []budget {
 		{"P6", "keeping coded symbols up to date, and rebuilding them", benchSymbols},
 		{"P7", "from ingest on one machine to listed on another", benchLive},
 		{"P7b", "a burst of assets while a peer listens", benchBurst},
+		{"P8", "memory of a node with many records", benchMemory},
+		{"P9", "two nodes in step, at rest", benchRest},
+		{"P10", "full scans of a large service", benchScan},
 	}
 }
 

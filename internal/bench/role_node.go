@@ -62,13 +62,14 @@ func openNode(ctx context.Context, log *slog.Logger, s nodeSetup) (_ *role, err 
 	}
 	return &role{
 		methods: map[string]func(context.Context, json.RawMessage) (any, error){
-			"create":  method(n.create),
-			"join":    method(n.join),
-			"wait":    method(n.wait),
-			"mode":    method(n.mode),
-			"status":  method(n.status),
-			"carried": method(n.carried),
-			"scanned": method(n.scanned),
+			"create":    method(n.create),
+			"join":      method(n.join),
+			"wait":      method(n.wait),
+			"mode":      method(n.mode),
+			"status":    method(n.status),
+			"carried":   method(n.carried),
+			"scanned":   method(n.scanned),
+			"announced": method(n.announced),
 		},
 		close: func() error { return errors.Join(n.node.Close(), n.client.Close()) },
 	}, nil
@@ -193,4 +194,28 @@ func (n *nodeRole) carried(context.Context, none) (map[string]int64, error) {
 func (n *nodeRole) scanned(context.Context, none) (time.Time, error) {
 	s := n.node.Status().Service
 	return s.LastScan, s.Err
+}
+
+// announced waits until the node's only library holds an asset, and returns how
+// long that took.
+func (n *nodeRole) announced(ctx context.Context, digest string) (time.Duration, error) {
+	began := time.Now()
+	d, err := can.ParseDigest(digest)
+	if err != nil {
+		return 0, err
+	}
+	l := n.node.Libraries()[0]
+	for {
+		_, err := l.Asset(ctx, d)
+		took := time.Since(began)
+		switch {
+		case err == nil:
+			return took, nil
+		case !errors.Is(err, cansync.ErrNoAsset):
+			return 0, err
+		case took > time.Minute:
+			return 0, fmt.Errorf("not announced within a minute: %w", err)
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
 }

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// quietBytes is what one small reconciliation a minute of both sets of a library,
+// and the signs of life of its stream, may take in both directions.
+const quietBytes = 1000
+
+// benchRest is P9: two nodes that share ten libraries and are in step.
+func benchRest(ctx context.Context, e *env) error {
+	const libraries = 10
+	count := e.size(100_000)
+	long := 2 * time.Minute
+	if e.quick {
+		long = 30 * time.Second
+	}
+	var dirs []string
+	for range 2 {
+		d, err := e.temp("node")
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, d)
+	}
+	// They meet while there is nothing to share, and get their records by hand.
+	if err := e.scoped(ctx, func(ctx context.Context, e *env) error { return e.introduce(ctx, dirs, libraries) }); err != nil {
+		return err
+	}
+	if err := e.seedNodes(ctx, count, dirs...); err != nil {
+		return err
+	}
+	var svc, node []*child
+	for i, name := range []string{"A", "B"} {
+		s, url, err := e.fullService(ctx, "service "+name, count)
+		if err != nil {
+			return err
+		}
+		n, _, err := e.startNode(ctx, "node "+name, nodeSetup{Dir: dirs[i], Service: url, Count: true, FullScan: 24 * time.Hour})
+		if err != nil {
+			return err
+		}
+		svc, node = append(svc, s), append(node, n)
+	}
+	e.progress("starting, and the first full scans")
+	for _, n := range node {
+		if _, err := nextScan(ctx, n, time.Time{}); err != nil {
+			return err
+		}
+		if err := n.call(ctx, "wait", count, nil); err != nil {
+			return err
+		}
+	}
+	for range 600 {
+		var s nodeStatus
+		if err := node[0].call(ctx, "status", none{}, &s); err != nil {
+			return err
+		}
+		if s.Peers == libraries {
+			break
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if err := pause(ctx, 15*time.Second); err != nil { // for what the start left to do
+		return err
+	}
+	return e.watchRest(ctx, svc, node, libraries, long)
+}
+
+// introduce makes libraries on one new node and lets another join them.
+func (e *env) introduce(ctx context.Context, dirs []string, libraries int) error {
+	var node []*child
+	for i, name := range []string{"A", "B"} {
+		_, url, err := e.startService(ctx, "service "+name, false)
+		if err != nil {
+			return err
+		}
+		n, _, err := e.startNode(ctx, "node "+name, nodeSetup{Dir: dirs[i], Service: url})
+		if err != nil {
+			return err
+		}
+		node = append(node, n)
+	}
+	for i := range libraries {
+		var ticket string
+		if err := node[0].call(ctx, "create", fmt.Sprintf("library %d", i), &ticket); err != nil {
+			return err
+		}
+		if err := node[1].call(ctx, "join", joining{Ticket: ticket}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *env) watchRest(ctx context.Context, svc, node []*child, libraries int, long time.Duration) error {
+	e.progress("watching them rest for %v", long)
+	read := func() (writes []int, carried map[string]int64, err error) {
+		for _, s := range svc {
+			var w int
+			if err := s.call(ctx, "writes", none{}, &w); err != nil {
+				return nil, nil, err
+			}
+			writes = append(writes, w)
+		}
+		return writes, carried, node[0].call(ctx, "carried", none{}, &carried)
+	}
+	writes, carried, err := read()
+	if err != nil {
+		return err
+	}
+	for _, n := range node {
+		if err := n.start(ctx); err != nil {
+			return err
+		}
+	}
+	m, err := measure(node...)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := pause(ctx, long); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	use, err := m.end()
+	for _, n := range node {
+		err = errors.Join(err, n.finish(ctx))
+	}
+	if err != nil {
+		return err
+	}
+	writesNow, carriedNow, err := read()
+	if err != nil {
+		return err
+	}
+	share := 0.0
+	for _, u := range use {
+		share = max(share, u.cpu.Seconds()/took.Seconds())
+	}
+	e.report(result{
+		name:   fmt.Sprintf("processor time at rest, %d libraries × %s", libraries, group(e.size(100_000))),
+		figure: fmt.Sprintf("%.2f %% of a core, the busier of the two; %s", 100*share, describe(use)),
+		limit:  "< 1 %", holds: share < 0.01,
+	})
+	e.report(result{
+		name:   "writes to CAN Services at rest",
+		figure: fmt.Sprintf("%d and %d in %.0f s", writesNow[0]-writes[0], writesNow[1]-writes[1], took.Seconds()),
+		limit:  "none", holds: slices.Equal(writes, writesNow),
+	})
+	var sync int64
+	var parts []string
+	for _, p := range slices.Sorted(maps.Keys(carriedNow)) {
+		d := carriedNow[p] - carried[p]
+		if strings.HasPrefix(p, "/cansync/") {
+			sync += d
+		}
+		if d > 0 && p != "total" {
+			parts = append(parts, fmt.Sprintf("%s %s B", p, group(d)))
+		}
+	}
+	perLibrary := float64(sync) / float64(libraries) / took.Minutes()
+	e.report(result{
+		name:   "traffic at rest",
+		figure: fmt.Sprintf("%.0f B per library and minute in both directions (%s)", perLibrary, strings.Join(parts, ", ")),
+		limit:  fmt.Sprintf("one small reconciliation and keep-alives, ≤ %d B", quietBytes), holds: perLibrary <= quietBytes,
+	})
+	return nil
+}

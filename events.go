@@ -32,6 +32,8 @@ const (
 	// EventFailed: something about an asset did not work; it is tried again unless
 	// the error says otherwise.
 	EventFailed EventKind = "failed"
+	// EventPending: a local asset waits for approval; see [PublishApprove].
+	EventPending EventKind = "pending"
 	// EventHeld: removals are held back until the host confirms them.
 	EventHeld EventKind = "held"
 	// EventJoined: the node became a member of the library.

@@ -8,6 +8,7 @@ import (
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/transport"
 )
 
 // Asset is what a library says of one asset, and how far the node is with it.
@@ -132,9 +133,27 @@ func (l *Library) asset(ctx context.Context, lib *library.Library, e replica.Ent
 	} else if s, ok := assetStates[local.State]; ok {
 		a.State = s
 	}
+	if a.Cause == NoPeer && !l.connected(lib, e.Live.Author) {
+		a.Cause = SourceOffline
+	}
 	item, ok, err := l.n.inv.Present(ctx, e.Asset)
 	if err == nil && ok {
 		a.Handle = item.Handle
 	}
 	return a, err
+}
+
+// connected reports whether the library is shared now with the member whose author
+// key this is.
+func (l *Library) connected(lib *library.Library, author [32]byte) bool {
+	up := make(map[transport.PeerID]bool)
+	for _, p := range l.n.sessions.Peers(l.id) {
+		up[p.ID] = true
+	}
+	for _, m := range lib.Members() {
+		if m.Author == author && up[transport.PeerID(m.Device)] {
+			return true
+		}
+	}
+	return false
 }

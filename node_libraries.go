@@ -126,7 +126,7 @@ func (n *Node) install(keys keyring.Library, lib *library.Library, into *Library
 	}
 	n.mu.Unlock()
 	n.fetcher.Add(lib)
-	n.announcer.Add(lib)
+	n.announcer.AddGated(lib, n.gateFor(lib, keys.Approve))
 	n.sessions.Add(lib.Session(func(transport.PeerID) { n.onRound(l, lib) }))
 	return l
 }

@@ -177,8 +177,12 @@ func (a *Announcer) Close() error {
 
 // Add begins to announce in the library: at once if it may, or when the library
 // has met a peer. Adding a library again does nothing.
-func (a *Announcer) Add(lib *library.Library) {
+func (a *Announcer) Add(lib *library.Library) { a.AddGated(lib, nil) }
+
+// AddGated is Add with a gate in force from the start; see [Announcer.SetGate].
+func (a *Announcer) AddGated(lib *library.Library, publish func(can.Digest, can.Metadata) bool) {
 	v := newVoice(a.ctx, lib)
+	v.gate = publish
 	a.mu.Lock()
 	if a.voices[v.id] != nil || a.ctx.Err() != nil {
 		a.mu.Unlock()
@@ -242,6 +246,18 @@ func (a *Announcer) SetGate(id [32]byte, publish func(can.Digest, can.Metadata) 
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.gate = publish
+	return nil
+}
+
+// Offer makes the announcer offer all assets to a library again, for what a gate
+// now lets pass.
+func (a *Announcer) Offer(id [32]byte) error {
+	v, err := a.voice(id)
+	if err != nil {
+		return err
+	}
+	v.missNow()
+	a.scanNow()
 	return nil
 }
 

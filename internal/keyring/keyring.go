@@ -76,6 +76,8 @@ type Library struct {
 	View []byte
 	// Mode is what the host wants this node to do in the library; empty is all.
 	Mode string
+	// Approve says that nothing is announced that the host did not approve.
+	Approve bool
 	// Met says that the node reconciled with a member since it joined.
 	Met bool
 }
@@ -315,16 +317,17 @@ type file struct {
 		Number uint32 `json:"number"`
 		Secret string `json:"secret"`
 	} `json:"epochs,omitempty"`
-	Bundle string `json:"bundle,omitempty"`
-	Cert   string `json:"cert,omitempty"`
-	Ticket string `json:"ticket,omitempty"`
-	View   string `json:"view,omitempty"`
-	Met    bool   `json:"met,omitempty"`
-	Mode   string `json:"mode,omitempty"`
+	Bundle  string `json:"bundle,omitempty"`
+	Cert    string `json:"cert,omitempty"`
+	Ticket  string `json:"ticket,omitempty"`
+	View    string `json:"view,omitempty"`
+	Approve bool   `json:"approve,omitempty"`
+	Met     bool   `json:"met,omitempty"`
+	Mode    string `json:"mode,omitempty"`
 }
 
 func encode(l Library) ([]byte, error) {
-	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, View: hex.EncodeToString(l.View), Met: l.Met, Mode: l.Mode}
+	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, View: hex.EncodeToString(l.View), Approve: l.Approve, Met: l.Met, Mode: l.Mode}
 	if !l.Owner.IsZero() {
 		s := l.Owner.Seed()
 		f.Owner = hex.EncodeToString(s[:])
@@ -366,7 +369,7 @@ func decode(b []byte) (Library, error) {
 		copy(v[:], p)
 		return v
 	}
-	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Met: f.Met, Mode: f.Mode}
+	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Approve: f.Approve, Met: f.Met, Mode: f.Mode}
 	if f.Owner != "" {
 		l.Owner = capability.SigningKeyFromSeed(h32("owner", f.Owner))
 	}

@@ -304,6 +304,7 @@ func (r *Replica) unlock() { <-r.writer }
 //	i/<id>      digest of the asset that the record is about
 //	p/<digest>  what the node made of the asset (see Local)
 //	q/<digest>  the asset waits for the node's attention (see Work)
+//	g/<digest>  what the host decided about announcing it (see Approval)
 //	c           counters and clock
 //	f           the filter by which they count
 func (r *Replica) key(parts ...string) ds.Key {

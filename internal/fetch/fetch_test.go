@@ -44,6 +44,7 @@ func TestAssetsArriveWithTheirMetadata(t *testing.T) {
 					s.say(n, record.Announce, all...)
 					s.pass(n.lib)
 					until(t, "all are here", time.Minute, n.idle)
+					synctest.Wait()
 					require.Equal(t, len(all), n.svc.Len())
 					require.Empty(t, n.svc.Duplicates())
 					for i, b := range all {
@@ -113,7 +114,7 @@ func TestEverythingArrivesThroughFaults(t *testing.T) {
 				for i, f := range faults {
 					require.Positive(t, f.Fired(), "fault %d", i)
 				}
-				require.Positive(t, n.src.faulted)
+				require.Positive(t, n.src.faultCount())
 				require.Equal(t, len(all), n.svc.Len())
 				require.Empty(t, n.svc.Duplicates())
 				for d, c := range n.svc.Posts() {
@@ -217,7 +218,7 @@ func TestBadContentIsNotFetchedAgainUntilTheRecordChanges(t *testing.T) {
 		s.pass(n.lib)
 		wait(t.Context(), 50*time.Minute)
 		require.Equal(t, replica.BadContent, n.work(d).Cause)
-		require.Equal(t, 1, n.src.faulted)
+		require.Equal(t, 1, n.src.faultCount())
 		n.src.set(func() { n.src.bad[d] = false })
 		body.Description = "mended"
 		s.edit(d, body)
@@ -255,7 +256,7 @@ func TestAFullDisk(t *testing.T) {
 		require.Equal(t, replica.NoSpace, n.work(d).Cause)
 		free.Store(1 << 30)
 		wait(t.Context(), time.Minute)
-		require.Positive(t, n.src.faulted, "now the source says that there is no space")
+		require.Positive(t, n.src.faultCount(), "now the source says that there is no space")
 		require.Equal(t, replica.NoSpace, n.work(d).Cause)
 		n.src.set(func() { n.src.full = false })
 		until(t, "all are here", 30*time.Second, n.idle)

@@ -85,6 +85,11 @@ func (s *source) get(d can.Digest) ([]byte, error) {
 	return b, nil
 }
 
+func (s *source) faultCount() (n int) {
+	s.set(func() { n = s.faulted })
+	return n
+}
+
 func (s *source) set(fn func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

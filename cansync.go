@@ -196,17 +196,24 @@ func (n *Node) openState() (err error) {
 	return nil
 }
 
-func (n *Node) openTransport() (err error) {
+func (n *Node) openTransport() error {
 	seed := n.ring.Device().Seed()
-	if n.cfg.Transport != nil {
-		n.tr, err = n.cfg.Transport(seed)
-	} else {
-		n.tr, err = libp2p.New(n.cfg.libp2p(seed))
+	open := n.cfg.Transport
+	if open == nil {
+		open = func(seed [32]byte) (transport.Transport, error) {
+			t, err := libp2p.New(n.cfg.libp2p(seed))
+			if err != nil {
+				return nil, err // not a nil pointer in an interface
+			}
+			return t, nil
+		}
 	}
+	t, err := open(seed)
 	if err != nil {
 		return fmt.Errorf("open transport: %w", err)
 	}
-	if n.tr.ID() != n.ring.Device().PeerID() {
+	n.tr = t
+	if t.ID() != n.ring.Device().PeerID() {
 		return fmt.Errorf("%w: Transport: its peer id is not that of the device key", ErrConfig)
 	}
 	return nil

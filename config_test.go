@@ -3,7 +3,9 @@ package cansync_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -161,4 +163,18 @@ func TestServiceNeedNotBeThere(t *testing.T) {
 		t.Fatal("an event of a closed node")
 	}
 	require.NoError(t, svc.Close())
+}
+
+func TestABusyPortIsAnErrorAndNothingElse(t *testing.T) {
+	busy, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, busy.Close()) }()
+	port := busy.LocalAddr().(*net.UDPAddr).Port
+	svc := cantest.New(cantest.Options{})
+	defer func() { require.NoError(t, svc.Close()) }()
+	_, err = cansync.New(t.Context(), cansync.Config{
+		CAN: svc, DataDir: t.TempDir(), Network: cansync.LAN,
+		Listen: []string{fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)},
+	})
+	require.Error(t, err)
 }

@@ -133,6 +133,16 @@ const (
 	TrashRemoved DeletePolicy = "trash"
 )
 
+// DeletePolicy returns what members do with removed assets.
+func (l *Library) DeletePolicy() DeletePolicy {
+	if lib := l.peek(); lib != nil {
+		if d, ok := lib.Description(); ok && d.Delete == control.DeleteTrash {
+			return TrashRemoved
+		}
+	}
+	return KeepRemoved
+}
+
 // SetDeletePolicy changes what members do with removed assets. It takes the admin
 // right; errors match [ErrForbidden].
 func (l *Library) SetDeletePolicy(ctx context.Context, p DeletePolicy) error {

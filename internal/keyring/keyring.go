@@ -34,6 +34,7 @@ var (
 
 const (
 	identityFile = "identity.key"
+	lockFile     = "lock"
 	librarySub   = "libraries"
 	fileSuffix   = ".key"
 	maxFile      = 1 << 20
@@ -91,6 +92,7 @@ type Epoch struct {
 // Ring holds the secrets of one node. It is safe for concurrent use.
 type Ring struct {
 	root *os.Root // nil for a ring in memory
+	lock *os.File // keeps other processes out
 
 	mu     sync.Mutex
 	device capability.Device
@@ -107,7 +109,8 @@ func Memory(random io.Reader) (*Ring, error) {
 }
 
 // Open reads the ring in dir, which is made when absent, and makes a device key
-// where there is none. It refuses keys that others can read and folders that
+// where there is none. A folder that another process uses is refused with
+// store.ErrLocked. It refuses keys that others can read and folders that
 // belong to someone else with [ErrUnsafe].
 func Open(dir string, random io.Reader) (*Ring, error) {
 	if err := os.MkdirAll(filepath.Join(dir, librarySub), 0o700); err != nil {
@@ -123,8 +126,11 @@ func Open(dir string, random io.Reader) (*Ring, error) {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
 	r := &Ring{root: root, libs: make(map[[32]byte]Library)}
-	if err := r.load(random); err != nil {
-		_ = root.Close()
+	if r.lock, err = lock(root); err == nil {
+		err = r.load(random)
+	}
+	if err != nil {
+		_ = r.Close()
 		return nil, err
 	}
 	return r, nil
@@ -228,6 +234,9 @@ func (r *Ring) Remove(id [32]byte) error {
 func (r *Ring) Close() error {
 	if r.root == nil {
 		return nil
+	}
+	if r.lock != nil {
+		_ = r.lock.Close()
 	}
 	return r.root.Close()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/store"
 )
 
 func sample(t testing.TB) Library {
@@ -65,7 +66,7 @@ func TestEveryFileIsPrivate(t *testing.T) {
 		}
 		return nil
 	}))
-	require.Equal(t, 2, files)
+	require.Equal(t, 3, files) // with the lock
 }
 
 func TestAKeyThatOthersCanReadIsRefused(t *testing.T) {
@@ -91,4 +92,16 @@ func TestDamagedFilesAreNamedWithoutTheirSecrets(t *testing.T) {
 		require.ErrorIs(t, err, ErrDamaged, text)
 		require.NotContains(t, fmt.Sprintf("%v %+v", err, err), secret)
 	}
+}
+
+func TestOneProcessPerFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	r, err := Open(dir, rand.Reader)
+	require.NoError(t, err)
+	_, err = Open(dir, rand.Reader)
+	require.ErrorIs(t, err, store.ErrLocked)
+	require.NoError(t, r.Close())
+	r, err = Open(dir, rand.Reader)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
 }

@@ -3,7 +3,6 @@ package cansync_test
 import (
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -165,16 +164,6 @@ func (m *machine) describe() {
 			}
 		}
 	}
-}
-
-func sameContents(ms ...*machine) bool {
-	first := ms[0].svc.Digests()
-	for _, m := range ms[1:] {
-		if !maps.EqualFunc(first, m.svc.Digests(), func(a, b int) bool { return (a > 0) == (b > 0) }) {
-			return false
-		}
-	}
-	return true
 }
 
 // atRest checks that nothing moves any more: over an hour no service is written

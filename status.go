@@ -55,7 +55,7 @@ func (n *Node) Status() Status {
 	}
 	defer done()
 	s.Addrs, s.Started, s.Peers = n.tr.Addrs(), n.started, len(n.tr.Peers())
-	s.Service.Err, s.Service.Since, s.Service.LastScan = n.announcer.Health()
+	s.Service.Since, s.Service.LastScan, s.Service.Err = n.announcer.Health()
 	n.mu.Lock()
 	s.Libraries = len(n.libs)
 	n.mu.Unlock()

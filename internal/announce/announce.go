@@ -264,9 +264,9 @@ func (a *Announcer) Offer(id [32]byte) error {
 // Poke makes the announcer look at the newest assets at once.
 func (a *Announcer) Poke() { a.hints.poll() }
 
-// Health returns why the service counts as failing, or nil, since when that is so,
-// and when the last full scan ended, zero if there was none.
-func (a *Announcer) Health() (err error, since, lastScan time.Time) { //nolint:staticcheck // the error is the subject, not the outcome
+// Health returns since when the service works or fails, when the last full scan
+// ended, zero if there was none, and why the service counts as failing, or nil.
+func (a *Announcer) Health() (since, lastScan time.Time, err error) {
 	return a.health.get()
 }
 

@@ -37,10 +37,10 @@ func (h *health) init(now time.Time, notify func(error)) {
 	h.scannedOnce = make(chan struct{})
 }
 
-func (h *health) get() (error, time.Time, time.Time) { //nolint:staticcheck // as Announcer.Health
+func (h *health) get() (since, lastScan time.Time, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.current(), h.since, h.lastScan
+	return h.since, h.lastScan, h.current()
 }
 
 func (h *health) current() error {

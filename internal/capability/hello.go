@@ -304,7 +304,6 @@ type Responder struct {
 	secrets []Secret
 	owns    []own
 	step    uint8
-	nonce   [32]byte
 	bind    [32]byte
 }
 

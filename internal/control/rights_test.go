@@ -20,7 +20,6 @@ func TestAReaderCannotWrite(t *testing.T) {
 	addAll(t, s, w.owner.joined...)
 	addAll(t, s, w.owner.describe("ours", w.tick()))
 	addAll(t, s, reader.joined...)
-	before := s.Digest()
 
 	for _, k := range []record.Kind{record.Announce, record.Edit, record.Tombstone} {
 		err := s.Check(reader.announce("a", k, w.tick()))
@@ -55,7 +54,7 @@ func TestAReaderCannotWrite(t *testing.T) {
 	// A membership it admits itself.
 	invite, key, rec := w.owner.invite(capability.InviteOptions{Rights: capability.Write})
 	addAll(t, s, rec)
-	before = s.Digest()
+	before := s.Digest()
 	m, err := capability.NewMember(invite, key, reader.device.Member(w.lib))
 	require.NoError(t, err)
 	refused["an admission"] = reader.countersign(&m, w.tick())

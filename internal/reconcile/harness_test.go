@@ -55,14 +55,6 @@ func (r *replica) insert(id ID) {
 	}
 }
 
-func (r *replica) remove(id ID) {
-	if r.ids[id] {
-		delete(r.ids, id)
-		r.sorted = nil
-		r.set.Remove(id)
-	}
-}
-
 func (r *replica) scan(sc *Scan) ([]ID, bool) {
 	if r.sorted == nil {
 		r.sorted = slices.SortedFunc(maps.Keys(r.ids), compare)

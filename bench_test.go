@@ -37,15 +37,19 @@ func benchNode(b *testing.B, c can.Client) *cansync.Node {
 	return n
 }
 
-func benchService(count int, size int64) *cantest.Service {
-	s := cantest.New(cantest.Options{DiscardContent: true})
+// benchService returns a service with generated contents, and a function that
+// generates them again for another service that does not keep what it gets.
+func benchService(count int, size int64) (s *cantest.Service, again func(can.Digest, int64) io.ReadSeeker) {
+	s = cantest.New(cantest.Options{})
+	seeds := make(map[string]uint64, count)
 	for i := range count {
-		s.AddFunc(func() io.ReadSeeker { return cantest.Generated(uint64(i), size) }, can.Metadata{
+		a := s.AddFunc(func() io.ReadSeeker { return cantest.Generated(uint64(i), size) }, can.Metadata{
 			MIMEType: "image/jpeg", Application: "camera-import", User: "anna", Description: fmt.Sprintf("picture %d of the summer", i),
 			Tags: []string{"holiday", "sea"}, Filename: fmt.Sprintf("IMG_%06d.jpg", i), Path: "/photos/2025/summer",
 		}, 1_750_000_000_000+int64(i))
+		seeds[a.Handle] = uint64(i)
 	}
-	return s
+	return s, func(d can.Digest, size int64) io.ReadSeeker { return cantest.Generated(seeds[d.String()], size) }
 }
 
 // announce makes a library and waits until it holds so many assets.
@@ -78,7 +82,7 @@ func until(b *testing.B, l *cansync.Library, count int64) {
 
 // BenchmarkAnnounce announces 10,000 assets of 1 KiB from the in-memory service.
 func BenchmarkAnnounce(b *testing.B) {
-	svc := benchService(benchAssets, 1<<10)
+	svc, _ := benchService(benchAssets, 1<<10)
 	var took time.Duration
 	for b.Loop() {
 		n := benchNode(b, svc)
@@ -94,11 +98,11 @@ func BenchmarkAnnounce(b *testing.B) {
 // benchSync lets a new node join a node that has announced everything, and returns
 // how long all rounds took from the ticket to the last asset.
 func benchSync(b *testing.B, count int, size int64) (took time.Duration) {
-	from := benchService(count, size)
+	from, again := benchService(count, size)
 	a := benchNode(b, from)
 	l := announce(b, a, int64(count))
 	for b.Loop() {
-		to := cantest.New(cantest.Options{DiscardContent: true})
+		to := cantest.New(cantest.Options{DiscardContent: true, Reopen: again})
 		n := benchNode(b, to)
 		t, err := l.Invite(b.Context(), cansync.InviteOptions{})
 		require.NoError(b, err)

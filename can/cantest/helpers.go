@@ -61,6 +61,19 @@ func (s *Service) Digests() map[can.Digest]int {
 	return maps.Clone(s.live)
 }
 
+// Holdings returns the live assets by the digest of their content, the oldest
+// first. Unlike List it counts as no call, and no fault applies.
+func (s *Service) Holdings() map[can.Digest][]can.Asset {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[can.Digest][]can.Asset, len(s.live))
+	s.listing.Scan(func(e *entry) bool {
+		out[e.digest] = append(out[e.digest], clone(e.asset))
+		return true
+	})
+	return out
+}
+
 // Duplicates returns the digests that more than one live asset has.
 func (s *Service) Duplicates() map[can.Digest]int {
 	out := s.Digests()

@@ -1,0 +1,81 @@
+package simulate
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/cansync/cansync/can/cantest"
+)
+
+// Fault is a kind of fault.
+type Fault string
+
+// The kinds, with what counts as an effect.
+const (
+	// Split: peers in different groups can't reach each other; each connection that
+	// broke counts.
+	Split Fault = "split"
+	// OneWay: one peer can't dial another, which can still dial it; each refused
+	// dial counts.
+	OneWay Fault = "one-way"
+	// Flap: a link fails and returns again and again; each time that it broke a
+	// connection counts.
+	Flap Fault = "flap"
+	// Slow: a link has latency and little bandwidth; each write over it counts.
+	Slow Fault = "slow"
+	// Loss: a link resets streams at random; each reset counts.
+	Loss Fault = "loss"
+	// Crash: a node loses power, with what its store had not committed.
+	Crash Fault = "crash"
+	// Restart: a node is closed and started again.
+	Restart Fault = "restart"
+	// ServiceDown: a CAN Service refuses connections; counts when its node saw it.
+	ServiceDown Fault = "service-down"
+	// ServiceErrors: a CAN Service fails, hangs, breaks off answers or does what it
+	// was asked without saying so; each such answer counts.
+	ServiceErrors Fault = "service-errors"
+	// EventsLost: a CAN Service's events are lost, doubled or of an unknown type;
+	// each event counts.
+	EventsLost Fault = "events-lost"
+	// ClockJump: a machine's clock is set a few minutes forward or back.
+	ClockJump Fault = "clock-jump"
+)
+
+// AllFaults returns every kind.
+func AllFaults() []Fault {
+	return []Fault{Split, OneWay, Flap, Slow, Loss, Crash, Restart, ServiceDown, ServiceErrors, EventsLost, ClockJump}
+}
+
+// serviceFaults draws how a service fails. Each ends by itself or when it is
+// removed.
+func serviceFaults(r *rand.Rand) cantest.Fault {
+	all := []cantest.Fault{
+		{Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusServiceUnavailable, RetryAfter: "2"}},
+		{Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusTooManyRequests}},
+		{Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusInternalServerError}},
+		{Action: cantest.Action{Kind: cantest.ActReset}},
+		{Action: cantest.Action{Kind: cantest.ActHTML}},
+		{Route: cantest.RouteIngest, Action: cantest.Action{Kind: cantest.ActAnswerLost}},
+		{Route: cantest.RouteIngest, Action: cantest.Action{Kind: cantest.ActStatusAfter}},
+		{Route: cantest.RouteIngest, Action: cantest.Action{Kind: cantest.ActHangAfter}},
+		{Route: cantest.RouteUpdate, Action: cantest.Action{Kind: cantest.ActAnswerLost}},
+		{Route: cantest.RouteTrash, Action: cantest.Action{Kind: cantest.ActAnswerLost}},
+		{Route: cantest.RouteAsset, Action: cantest.Action{Kind: cantest.ActCut}},
+		{Route: cantest.RouteAsset, Action: cantest.Action{Kind: cantest.ActHangMid}},
+		{Route: cantest.RouteAsset, Action: cantest.Action{Kind: cantest.ActSlow, N: 64, Every: time.Second}},
+		{Route: cantest.RouteList, Action: cantest.Action{Kind: cantest.ActBadJSON}},
+		{Route: cantest.RouteChanges, Action: cantest.Action{Kind: cantest.ActBadJSON}},
+	}
+	f := all[r.IntN(len(all))]
+	f.Probability = 0.2 + 0.6*r.Float64()
+	return f
+}
+
+// eventFaults draws how a service's events go wrong.
+func eventFaults(r *rand.Rand) cantest.Fault {
+	kinds := []cantest.ActionKind{cantest.ActEventLost, cantest.ActEventTwice, cantest.ActEventUnknown, cantest.ActEventEndless}
+	return cantest.Fault{
+		Route: cantest.RouteEvent, Probability: 0.5 + 0.5*r.Float64(), Action: cantest.Action{Kind: kinds[r.IntN(len(kinds))]},
+	}
+}

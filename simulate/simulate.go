@@ -1,0 +1,183 @@
+package simulate
+
+import (
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cansync/cansync"
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/can/cantest"
+	"github.com/cansync/cansync/transport/memory"
+)
+
+// A flag is the one thing that a test package can't be given otherwise.
+var seedFlag = flag.Uint64("simulate.seed", 0, "run only the world of this seed, with its logs")
+
+// Options of a simulation. The zero value is one world of three peers with every
+// kind of fault.
+type Options struct {
+	// Seed of the first world; 0 means 1. Further worlds count up from it.
+	Seed uint64
+	// Seeds is the number of worlds; 0 means 1. A tenth of them runs under
+	// -test.short. More than one run in parallel, which needs a test that is not
+	// in a bubble itself.
+	Seeds int
+	// Peers that share the library from the start; 0 means 3.
+	Peers int
+	// Filter and Policy of the library.
+	Filter cansync.Filter
+	Policy cansync.DeletePolicy
+	// Link is how peers are connected while nothing is broken.
+	Link memory.Link
+	// Faults are the kinds that [World.Chaos] draws from; nil means all, an empty
+	// slice none. Run fails if one of them never had an effect. Faults that a test
+	// injects by hand may be listed too.
+	Faults []Fault
+	// Bound is how long [World.Settle] waits for the peers to agree; 0 means 10
+	// minutes, of which a service without events and changes takes up to five for
+	// the next full listing.
+	Bound time.Duration
+	// Service changes how the CAN Service of the peer with the number i is made; nil
+	// leaves the mix of hash rules and missing features that the seed draws.
+	Service func(i int, o *cantest.Options)
+	// Client makes the client that a node is given; nil means the service itself.
+	// A client with a Close method is closed after its node.
+	Client func(*cantest.Service) can.Client
+	// Configure changes a node's configuration before each start; nil leaves it.
+	Configure func(i int, c *cansync.Config)
+	// Logger makes the logger of the peer with the number i; nil discards, except
+	// when a single seed is run again.
+	Logger func(t testing.TB, i int) *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	if o.Seed == 0 {
+		o.Seed = 1
+	}
+	if o.Seeds == 0 {
+		o.Seeds = 1
+	}
+	if testing.Short() {
+		o.Seeds = (o.Seeds + 9) / 10
+	}
+	if o.Peers == 0 {
+		o.Peers = 3
+	}
+	if o.Faults == nil {
+		o.Faults = AllFaults()
+	}
+	if o.Bound == 0 {
+		o.Bound = 10 * time.Minute
+	}
+	return o
+}
+
+// Run calls f with a new world for each seed. The peers of the world are members of
+// its library by then. What is left of the world when f returns is closed.
+func Run(t *testing.T, o Options, f func(w *World)) {
+	t.Helper()
+	o = o.withDefaults()
+	if again := *seedFlag; again != 0 {
+		o.Seed, o.Seeds = again, 1
+		if o.Logger == nil {
+			o.Logger = func(t testing.TB, i int) *slog.Logger {
+				return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("peer", i)
+			}
+		}
+	}
+	total := &counters{}
+	test := t.Name()
+	// The group ends when all worlds have, which run in parallel.
+	ok := t.Run("worlds", func(t *testing.T) {
+		for i := range o.Seeds {
+			seed := o.Seed + uint64(i)
+			t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+				if o.Seeds > 1 {
+					t.Parallel()
+				}
+				synctest.Test(t, func(t *testing.T) {
+					t.Cleanup(func() {
+						if t.Failed() {
+							t.Logf("seed %d failed; run it again with: %s", seed, replay(test, seed))
+						}
+					})
+					w := newWorld(t, seed, o, total)
+					defer w.close()
+					w.begin()
+					f(w)
+				})
+			})
+		}
+	})
+	if *seedFlag != 0 || !ok || t.Failed() {
+		t.Logf("faults: %s", total)
+		return
+	}
+	for _, kind := range o.Faults {
+		if total.get(kind) == 0 {
+			t.Errorf("no fault of the kind %q had an effect (%s): the test shows nothing about it", kind, total)
+		}
+	}
+}
+
+// replay returns the command that runs one seed of a test again.
+func replay(test string, seed uint64) string {
+	var run []string
+	for part := range strings.SplitSeq(test, "/") {
+		run = append(run, "^"+part+"$")
+	}
+	return fmt.Sprintf("go test -run '%s' . -simulate.seed %d", strings.Join(run, "/"), seed)
+}
+
+// counters count the effects of faults. They are safe for concurrent use.
+type counters struct {
+	mu sync.Mutex
+	n  map[Fault]int
+	up *counters // that of all worlds, or nil
+}
+
+func (c *counters) add(f Fault, n int) {
+	if c == nil || n == 0 {
+		return
+	}
+	c.mu.Lock()
+	if c.n == nil {
+		c.n = make(map[Fault]int)
+	}
+	c.n[f] += n
+	c.mu.Unlock()
+	c.up.add(f, n)
+}
+
+func (c *counters) get(f Fault) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n[f]
+}
+
+func (c *counters) all() map[Fault]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.n)
+}
+
+// String lists the counts by kind.
+func (c *counters) String() string {
+	all := c.all()
+	var parts []string
+	for _, f := range slices.Sorted(maps.Keys(all)) {
+		parts = append(parts, fmt.Sprintf("%s %d", f, all[f]))
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}

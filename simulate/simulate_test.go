@@ -1,0 +1,16 @@
+package simulate_test
+
+import (
+	"testing"
+
+	"github.com/cansync/cansync/simulate"
+)
+
+func TestRandomSchedules(t *testing.T) {
+	simulate.Run(t, simulate.Options{Seeds: 100, Peers: 4}, func(w *simulate.World) {
+		w.Chaos(25)
+		took := w.Settle()
+		w.Check()
+		w.T().Logf("settled in %s, %v", took, w.Counts())
+	})
+}

@@ -250,7 +250,7 @@ const unixPrefix = "unix:"
 func checkListen(addr string) (loopback bool, err error) {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 		if path == "" {
-			return false, errors.New("the path after the prefix unix is missing")
+			return false, errors.New("want a path behind the prefix unix")
 		}
 		return true, nil
 	}

@@ -81,13 +81,15 @@ type hub struct {
 	mu      sync.Mutex
 	ring    []Event // in order of Seq, at most twice keptEvents
 	seq     uint64
-	flushed uint64        // the last that is in the store
-	wake    chan struct{} // closed and replaced at each event
+	flushed uint64          // the last that is in the store
+	top     uint64          // what the store says of the numbers given out
+	stored  map[uint64]bool // the chunks that are in the store
+	wake    chan struct{}   // closed and replaced at each event
 	closed  bool
 }
 
 func newHub(now func() time.Time) *hub {
-	return &hub{now: now, wake: make(chan struct{}), shut: make(chan struct{})}
+	return &hub{now: now, wake: make(chan struct{}), shut: make(chan struct{}), stored: make(map[uint64]bool)}
 }
 
 func (h *hub) emit(e Event) {

@@ -1,10 +1,13 @@
 package cansync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
@@ -69,31 +72,39 @@ func decodeEvents(b []byte) ([]Event, error) {
 
 // load takes up the events of earlier starts. What can't be read is left out.
 func (h *hub) load(ctx context.Context, s store.Store) error {
-	top, err := kv.Get(ctx, s, eventTop)
+	b, err := kv.Get(ctx, s, eventTop)
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
-	r := wire.NewReader(top)
-	seq := r.U64()
+	// The chunks are looked for and not computed: after a crash there is a gap
+	// between the last event and the number to go on from.
+	stored := make(map[uint64]bool)
 	var ring []Event
-	for chunk := seq / eventChunk; chunk+2*keptEvents/eventChunk > seq/eventChunk; chunk-- {
-		b, err := kv.Get(ctx, s, eventKey(chunk))
+	for e, err := range kv.Scan(ctx, s, kv.Key("n", "e"), false) {
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}
-		if events, err := decodeEvents(b); err == nil {
-			ring = append(events, ring...)
+		chunk, err := strconv.ParseUint(e.Key[strings.LastIndexByte(e.Key, '/')+1:], 10, 64)
+		if err != nil {
+			continue
 		}
-		if chunk == 0 {
-			break
+		stored[chunk] = true
+		if events, err := decodeEvents(e.Value); err == nil {
+			ring = append(ring, events...)
 		}
+	}
+	slices.SortFunc(ring, func(a, b Event) int { return cmp.Compare(a.Seq, b.Seq) })
+	if n := len(ring); n > 2*keptEvents {
+		ring = ring[n-2*keptEvents:]
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ring, h.seq, h.flushed = ring, seq, seq
-	if n := len(ring); n > 0 && ring[n-1].Seq > seq {
-		h.seq, h.flushed = ring[n-1].Seq, ring[n-1].Seq
+	h.top = wire.NewReader(b).U64()
+	h.ring, h.stored, h.seq = ring, stored, h.top
+	if n := len(ring); n > 0 {
+		h.seq = max(h.seq, ring[n-1].Seq)
 	}
+	h.flushed = h.seq
 	return nil
 }
 
@@ -103,8 +114,9 @@ func (h *hub) run(s store.Store, report func(error)) {
 	for {
 		h.mu.Lock()
 		wake, closed, due := h.wake, h.closed, h.seq > h.flushed
+		reserved := h.top > h.seq
 		h.mu.Unlock()
-		if due {
+		if due || closed && reserved { // numbers that nobody got are given back
 			if err := h.flush(ctx, s, closed); err != nil {
 				report(err)
 			}
@@ -129,6 +141,12 @@ func (h *hub) run(s store.Store, report func(error)) {
 func (h *hub) flush(ctx context.Context, s store.Store, last bool) error {
 	h.mu.Lock()
 	ring, seq, from := h.ring, h.seq, h.flushed
+	var old []uint64
+	for c := range h.stored {
+		if len(ring) > 0 && c < ring[0].Seq/eventChunk {
+			old = append(old, c)
+		}
+	}
 	h.mu.Unlock()
 	chunks := make(map[uint64][]byte)
 	for i := range ring {
@@ -145,11 +163,10 @@ func (h *hub) flush(ctx context.Context, s store.Store, last bool) error {
 			if err := txn.Put(ctx, eventKey(c), b); err != nil {
 				return err
 			}
-			const kept = 2 * keptEvents / eventChunk
-			if c >= kept {
-				if err := txn.Delete(ctx, eventKey(c-kept)); err != nil {
-					return err
-				}
+		}
+		for _, c := range old {
+			if err := txn.Delete(ctx, eventKey(c)); err != nil {
+				return err
 			}
 		}
 		return txn.Put(ctx, eventTop, wire.AppendU64(nil, top))
@@ -159,6 +176,12 @@ func (h *hub) flush(ctx context.Context, s store.Store, last bool) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.flushed = seq
+	h.flushed, h.top = seq, top
+	for c := range chunks {
+		h.stored[c] = true
+	}
+	for _, c := range old {
+		delete(h.stored, c)
+	}
 	return nil
 }

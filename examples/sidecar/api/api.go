@@ -130,8 +130,13 @@ func (h *Handler) routes() *http.ServeMux {
 		"/libraries/{id}/resume":           {http.MethodPost: h.resume},
 		"/libraries/{id}/removals/confirm": {http.MethodPost: h.confirmRemovals},
 		"/libraries/{id}/removals/dismiss": {http.MethodPost: h.dismissRemovals},
+		"/libraries/{id}/approvals":        {http.MethodGet: h.approvals},
+		"/libraries/{id}/approve":          {http.MethodPost: h.approve},
+		"/libraries/{id}/decline":          {http.MethodPost: h.decline},
 		"/libraries/{id}/assets":           {http.MethodGet: h.assets},
 		"/libraries/{id}/assets/{digest}":  {http.MethodGet: h.asset, http.MethodDelete: h.removeAsset},
+
+		"/libraries/{id}/assets/{digest}/holders": {http.MethodGet: h.holders},
 	} {
 		for method, do := range methods {
 			if pattern == "/events" {

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"net/http"
+	"net/url"
 
 	"github.com/cansync/cansync"
 	"github.com/cansync/cansync/can"
@@ -26,11 +27,9 @@ func (h *Handler) assets(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var after can.Digest
-	if q.Get("after") != "" {
-		if after, err = can.ParseDigest(q.Get("after")); err != nil {
-			return nil, failf(http.StatusBadRequest, "parameter \"after\": want the digest in \"next\" of the page before")
-		}
+	after, err := afterParam(q)
+	if err != nil {
+		return nil, err
 	}
 	state := cansync.AssetState(q.Get("state"))
 	switch state {
@@ -59,6 +58,16 @@ func (h *Handler) assets(r *http.Request, body []byte) (any, error) {
 		last = a.Digest
 	}
 	return out, nil
+}
+
+// afterParam reads where the page before ended; zero is the beginning.
+func afterParam(q url.Values) (after can.Digest, err error) {
+	if s := q.Get("after"); s != "" {
+		if after, err = can.ParseDigest(s); err != nil {
+			return after, failf(http.StatusBadRequest, "parameter \"after\": want the digest in \"next\" of the page before")
+		}
+	}
+	return after, nil
 }
 
 // digest returns the digest that the path names.

@@ -47,8 +47,13 @@ func FuzzCreateRequest(f *testing.F) {
 }
 
 func FuzzChangeRequest(f *testing.F) {
-	seeds(f, `{"filter":{"user":"x"},"delete_policy":"keep"}`)
+	seeds(f, `{"filter":{"user":"x"},"delete_policy":"keep"}`, `{"mode":"receive-only","view":{"tags":["a"],"hashes":["00"]},"publish":"approve"}`, `{"view":{},"mode":null}`)
 	fuzzDecode[changeRequest](f)
+}
+
+func FuzzDecideRequest(f *testing.F) {
+	seeds(f, `{"digests":["`+absentID+`","`+absentID+`"]}`, `{"digests":[null,"x"]}`, `{"digests":[[]]}`)
+	fuzzDecode[decideRequest](f)
 }
 
 func FuzzInviteRequest(f *testing.F) {

@@ -59,6 +59,22 @@ func TestBadBodies(t *testing.T) {
 		{"PATCH", one, `{}`, `nothing to change`},
 		{"PATCH", one, `{"delete_policy":"burn"}`, `delete_policy`},
 		{"PATCH", one, `{"name":"y"}`, `unknown key "name"`},
+		{"PATCH", one, `{"delete_policy":"trash","mode":"idle"}`, `mode: want one of sync`},
+		{"PATCH", one, `{"mode":""}`, `mode: want one of sync`},
+		{"PATCH", one, `{"mode":7}`, `mode: want a string, got the number`},
+		{"PATCH", one, `{"mode":"paused","publish":"never"}`, `publish: want "auto" or "approve"`},
+		{"PATCH", one, `{"mode":"paused","view":{"mime":"a"}}`, `unknown key "view.mime"`},
+		{"PATCH", one, `{"mode":"paused","view":{"tags":[""]}}`, `an empty tag`},
+		{"PATCH", one, `{"mode":"paused","view":{"hashes":["cansync1qqqqqqqq"]}}`, `view.hashes: a ticket is no hash`},
+		{"PATCH", one, `{"mode":"paused","mode":"sync"}`, `key "mode" is given twice`},
+		{"POST", one + "/approve", ``, `JSON object is required`},
+		{"POST", one + "/approve", `{}`, `digests: want 1 to 1000`},
+		{"POST", one + "/approve", `{"digests":[]}`, `digests: want 1 to 1000`},
+		{"POST", one + "/approve", `{"digests":["` + absentID + `","x"]}`, `digests: number 2 is no digest`},
+		{"POST", one + "/decline", `{"digests":"` + absentID + `"}`, `digests: want a list of strings, got a string`},
+		{"POST", one + "/decline", `{"digests":[` + strings.Repeat(`"a",`, 1000) + `"a"]}`, `digests: want 1 to 1000`},
+		{"POST", one + "/decline", `{"digest":["` + absentID + `"]}`, `unknown key "digest"`},
+		{"GET", one + "/assets/" + absentID + "/holders", `{"x":1}`, `no body`},
 		{"POST", one + "/pause", `{"x":1}`, `no body`},
 		{"DELETE", one, `{"purge":true}`, `no body`},
 		{"GET", "/status", `{"x":1}`, `no body`},
@@ -128,6 +144,10 @@ func TestUnknownPathsMethodsAndIDs(t *testing.T) {
 			"/status": "GET, HEAD", "/peers": "GET, HEAD", "/join": "POST", "/libraries": "GET, HEAD, POST",
 			"/libraries/" + lib.ID: "GET, HEAD, PATCH, DELETE", "/libraries/" + lib.ID + "/invite": "POST",
 			"/libraries/" + lib.ID + "/assets/" + absentID: "GET, HEAD, DELETE",
+
+			"/libraries/" + lib.ID + "/assets/" + absentID + "/holders": "GET, HEAD",
+
+			"/libraries/" + lib.ID + "/approvals": "GET, HEAD", "/libraries/" + lib.ID + "/approve": "POST",
 		} {
 			for _, method := range []string{"PUT", "OPTIONS", "TRACE", "BREW"} {
 				a := r.call(t, method, path, "")
@@ -148,7 +168,8 @@ func TestUnknownPathsMethodsAndIDs(t *testing.T) {
 		for _, path := range []string{
 			"/status?x=1", "/libraries?limit=1", "/libraries/" + lib.ID + "/assets?limit=0", "/libraries/" + lib.ID + "/assets?limit=1001",
 			"/libraries/" + lib.ID + "/assets?limit=x", "/libraries/" + lib.ID + "/assets?after=x", "/libraries/" + lib.ID + "/assets?state=x",
-			"/libraries/" + lib.ID + "/assets?limit=1&limit=2", "/libraries/" + lib.ID + "?a=%zz", "/events?library=x", "/events?x=1",
+			"/libraries/" + lib.ID + "/assets?limit=1&limit=2", "/libraries/" + lib.ID + "?a=%zz", "/libraries/" + lib.ID + "/approvals?limit=0",
+			"/libraries/" + lib.ID + "/approvals?after=x", "/libraries/" + lib.ID + "/approvals?state=have", "/events?library=x", "/events?x=1",
 		} {
 			require.Equal(t, http.StatusBadRequest, r.call(t, "GET", path, "").code, path)
 		}

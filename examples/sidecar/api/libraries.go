@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/cansync/cansync"
@@ -58,12 +59,18 @@ func (h *Handler) create(r *http.Request, body []byte) (any, error) {
 // preview resolves a filter. The CAN Service is asked for each hash by URL, where
 // a ticket has no place.
 func (h *Handler) preview(ctx context.Context, f cansync.Filter) (cansync.Preview, error) {
-	for _, hash := range f.Hashes {
-		if ticketLike.MatchString(hash) {
-			return cansync.Preview{}, failf(http.StatusBadRequest, "filter.hashes: a ticket is no hash; POST it to /join")
-		}
+	if err := noTickets("filter", f); err != nil {
+		return cansync.Preview{}, err
 	}
 	return h.node.Preview(ctx, f)
+}
+
+// noTickets refuses tickets among the hashes of a filter.
+func noTickets(key string, f cansync.Filter) error {
+	if slices.ContainsFunc(f.Hashes, ticketLike.MatchString) {
+		return failf(http.StatusBadRequest, "%s.hashes: a ticket is no hash; POST it to /join", key)
+	}
+	return nil
 }
 
 func (h *Handler) libraries(r *http.Request, body []byte) (any, error) {
@@ -139,6 +146,9 @@ func (h *Handler) leave(r *http.Request, body []byte) (any, error) {
 type changeRequest struct {
 	Filter       *cansync.Filter `json:"filter"`
 	DeletePolicy *string         `json:"delete_policy"`
+	Mode         *string         `json:"mode"`
+	View         *cansync.Filter `json:"view"`
+	Publish      *string         `json:"publish"`
 }
 
 type changedView struct {
@@ -155,11 +165,15 @@ func (h *Handler) change(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	if req.Filter == nil && req.DeletePolicy == nil {
-		return nil, failf(http.StatusBadRequest, "nothing to change: give filter or delete_policy")
+	if req == (changeRequest{}) {
+		return nil, failf(http.StatusBadRequest, "nothing to change: give filter, delete_policy, mode, view or publish")
 	}
 	if p := req.DeletePolicy; p != nil && *p != string(cansync.KeepRemoved) && *p != string(cansync.TrashRemoved) {
 		return nil, failf(http.StatusBadRequest, "delete_policy: want \"keep\" or \"trash\"")
+	}
+	local := localChange{mode: req.Mode, view: req.View, publish: req.Publish}
+	if err := local.check(); err != nil {
+		return nil, err
 	}
 	l, err := h.lookup(r)
 	if err != nil {
@@ -183,6 +197,9 @@ func (h *Handler) change(r *http.Request, body []byte) (any, error) {
 		if err := l.SetDeletePolicy(r.Context(), cansync.DeletePolicy(*req.DeletePolicy)); err != nil {
 			return nil, err
 		}
+	}
+	if err := local.apply(r, l); err != nil {
+		return nil, err
 	}
 	out.libraryView, err = viewOf(r.Context(), l)
 	return out, err

@@ -60,11 +60,16 @@ type libraryView struct {
 	Pending int64          `json:"pending"`
 	Failed  int64          `json:"failed"`
 	// Causes counts what keeps the failed ones.
-	Causes    map[cansync.Cause]int64 `json:"causes"`
-	Removed   int64                   `json:"removed"`
-	Held      int                     `json:"held"`
-	Peers     int                     `json:"peers"`
-	ExpiresAt *string                 `json:"expires_at"`
+	Causes  map[cansync.Cause]int64 `json:"causes"`
+	Removed int64                   `json:"removed"`
+	// Mode, View and Publish are this node's own, DeletePolicy is the library's.
+	Mode         string         `json:"mode"`
+	View         cansync.Filter `json:"view"`
+	Publish      string         `json:"publish"`
+	DeletePolicy string         `json:"delete_policy"`
+	Held         int            `json:"held"`
+	Peers        int            `json:"peers"`
+	ExpiresAt    *string        `json:"expires_at"`
 	// Refused is why a ticket was refused last.
 	Refused *string `json:"refused"`
 }
@@ -121,6 +126,26 @@ type assetsView struct {
 	Items []assetView `json:"items"`
 	// Next is the value of after for the next page; nil on the last.
 	Next *string `json:"next"`
+}
+
+type approvalsView struct {
+	Items []approvalView `json:"items"`
+	// Next is the value of after for the next page; nil on the last.
+	Next *string `json:"next"`
+}
+
+type approvalView struct {
+	Digest string `json:"digest"`
+}
+
+type decidedView struct {
+	Library string   `json:"library"`
+	Digests []string `json:"digests"`
+}
+
+type holderView struct {
+	ID   string `json:"id"`
+	Self bool   `json:"self"`
 }
 
 type leftView struct {
@@ -212,7 +237,8 @@ func viewOf(ctx context.Context, l *cansync.Library) (libraryView, error) {
 		ID: l.ID().String(), Name: l.Name(), Filter: l.Filter(), Access: accessOf(l.Access(), l.Owner()),
 		Rights: rightsOf(l.Access()), State: string(s.State), Assets: s.Assets, Bytes: s.Bytes, Synced: s.Synced,
 		Pending: s.Pending, Failed: s.Failed, Causes: s.Causes, Removed: s.Removed, Held: s.Held, Peers: s.Peers,
-		ExpiresAt: stamp(s.Expires), Refused: reason(s.Refused),
+		ExpiresAt: stamp(s.Expires), Refused: reason(s.Refused), Mode: string(l.Mode()), View: l.View(),
+		Publish: string(l.PublishMode()), DeletePolicy: string(l.DeletePolicy()),
 	}
 	if v.Causes == nil {
 		v.Causes = map[cansync.Cause]int64{}

@@ -54,6 +54,7 @@ func (d *desk) decide(t *task, e replica.Entry, begun time.Time) (outcome, error
 		return d.leave(t, e, begun)
 	}
 	// Twice at most: what was believed to be there may turn out not to be.
+	brought := false
 	for range 3 {
 		items, err := d.f.cfg.Inventory.ByDigest(t.ctx, t.asset)
 		if err != nil {
@@ -68,7 +69,7 @@ func (d *desk) decide(t *task, e replica.Entry, begun time.Time) (outcome, error
 			if err != nil {
 				return outcome{}, err
 			}
-			if res.Created {
+			if brought = true; res.Created {
 				return settled(e, replica.Have), nil
 			}
 			items = []inventory.Item{res.Item}
@@ -78,6 +79,9 @@ func (d *desk) decide(t *task, e replica.Entry, begun time.Time) (outcome, error
 			return outcome{}, err
 		}
 		if done {
+			if !brought {
+				d.came(int64(e.Body.Size)) // if it was missed before, by another way
+			}
 			if t.large {
 				d.dropStage(t) // begun before the content came by another way
 			}
@@ -187,14 +191,18 @@ func (d *desk) bring(t *task, e replica.Entry, begun time.Time) (ingest.Result, 
 	if f := d.f.cfg.Unread; f != nil && f(int64(e.Body.Size)) {
 		return ingest.Result{}, errUnread
 	}
+	over, err := d.admit(t.ctx, int64(e.Body.Size))
+	if err != nil {
+		return ingest.Result{}, err
+	}
 	job := ingest.Job{Digest: t.asset, Size: int64(e.Body.Size), Root: e.Body.Root, Body: e.Body}
 	var res ingest.Result
-	var err error
 	if e.Body.Size > transfer.SmallLimit {
 		res, err = d.bringLarge(t, e, job)
 	} else {
 		res, err = d.bringSmall(t, e, job)
 	}
+	over(err == nil)
 	if err == nil && res.Created {
 		d.f.emit(Event{Library: d.id, Asset: t.asset, Kind: Fetched, Bytes: job.Size, Duration: time.Since(begun)})
 	}
@@ -235,7 +243,7 @@ func (d *desk) bringLarge(t *task, e replica.Entry, job ingest.Job) (ingest.Resu
 		return ingest.Result{}, err
 	}
 	defer release()
-	d.advance(t, 0, job.Size)
+	d.begin(t, job.Size)
 	began := false
 	content, err := d.f.cfg.Source.Large(t.ctx, d.want(t, e), func(done, total int64) {
 		d.advance(t, done, total)
@@ -283,9 +291,20 @@ func (d *desk) mark(t *task, s replica.State) {
 	}
 }
 
-func (d *desk) advance(t *task, done, total int64) {
+func (d *desk) begin(t *task, total int64) {
 	d.f.mu.Lock()
 	defer d.f.mu.Unlock()
+	t.total = total
+}
+
+func (d *desk) advance(t *task, done, total int64) {
+	now := time.Now()
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	if t.moved { // what was staged before did not come now
+		t.rate.Add(now, max(0, done-t.done))
+	}
+	t.moved = true
 	t.done, t.total = done, total
 }
 

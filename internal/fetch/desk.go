@@ -7,6 +7,7 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/library"
+	"github.com/cansync/cansync/internal/meter"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/internal/transfer"
 	"github.com/cansync/cansync/transport"
@@ -31,6 +32,8 @@ type task struct {
 	again   bool // something changed while it was running
 	done    int64
 	total   int64
+	moved   bool // done was told of once
+	rate    meter.Rate
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -87,12 +90,14 @@ type desk struct {
 	due      int64
 	outs     []outcome
 	census   census
+	budget   budget
 }
 
 func newDesk(f *Fetcher, lib *library.Library) *desk {
 	d := &desk{
 		f: f, lib: lib, id: lib.ID(), pending: make(map[can.Digest]*task), asked: make(map[can.Digest]struct{}),
 		signal: make(chan struct{}, 1), ready: make(chan struct{}, 1), more: true,
+		budget: budget{token: make(chan struct{}, 1)},
 	}
 	d.ctx, d.end = context.WithCancel(context.Background())
 	return d
@@ -129,6 +134,7 @@ func (d *desk) changed(ap replica.Applied) {
 	if d.ctx.Err() != nil {
 		return
 	}
+	d.budget.note(ap)
 	if ap.Control { // the filter may have changed, and rows with it
 		d.more = true
 		d.wake()
@@ -164,7 +170,7 @@ func (d *desk) enqueue(asset can.Digest, large bool) {
 // line has a task wait for a worker.
 func (d *desk) line(t *task) {
 	t.running, t.again, t.lined = false, false, true
-	t.done, t.total = 0, 0
+	t.done, t.total, t.moved, t.rate = 0, 0, false, meter.Rate{}
 	_, asked := d.asked[t.asset]
 	d.lineFor(t.large, asked).push(t)
 }
@@ -182,18 +188,11 @@ func (d *desk) lineFor(large, asked bool) *fifo {
 }
 
 // next returns the next task of a class that may run in the library's mode.
-func (d *desk) next(large bool) *task {
-	mode := d.lib.Mode()
-	if mode == library.ModePaused {
+func (d *desk) next(large, asked bool) *task {
+	if d.lib.Paused() || !asked && !d.lib.Fetches() {
 		return nil
 	}
-	if t := d.lineFor(large, true).pop(); t != nil {
-		return t
-	}
-	if !d.lib.Fetches() {
-		return nil
-	}
-	return d.lineFor(large, false).pop()
+	return d.lineFor(large, asked).pop()
 }
 
 // smallWaits reports whether a small asset could run.

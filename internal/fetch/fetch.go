@@ -129,6 +129,7 @@ type Fetcher struct {
 	up      bool
 	ready   bool
 	libs    map[[32]byte]*desk
+	quotas  map[[32]byte]int64
 	order   []*desk // takes turns
 	turn    int
 	small   int // workers at work
@@ -152,7 +153,7 @@ func New(cfg Config) *Fetcher {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Float64
 	}
-	f := &Fetcher{cfg: cfg, log: cfg.Logger, libs: make(map[[32]byte]*desk), up: true}
+	f := &Fetcher{cfg: cfg, log: cfg.Logger, libs: make(map[[32]byte]*desk), quotas: make(map[[32]byte]int64), up: true}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -202,6 +203,7 @@ func (f *Fetcher) Remove(id [32]byte) {
 	f.mu.Lock()
 	d := f.libs[id]
 	delete(f.libs, id)
+	delete(f.quotas, id)
 	for i, o := range f.order {
 		if o == d {
 			f.order = append(f.order[:i:i], f.order[i+1:]...)
@@ -320,11 +322,14 @@ func (f *Fetcher) dispatch() {
 
 // next takes the next waiting asset, one library after the other, and marks it as
 // running. It is called with mu held. Nothing is handed out while the service is
-// down: it would only be fetched to be dropped. While small assets wait, one large
-// one at a time is worked on.
+// down: it would only be fetched to be dropped. Those asked for by name come first.
+// While small assets wait, one large one of the others at a time is worked on.
 func (f *Fetcher) next(large bool) *task {
 	if f.closed || !f.up || !f.ready {
 		return nil
+	}
+	if t := f.take(large, true); t != nil {
+		return t
 	}
 	if large && f.large > 0 {
 		for _, d := range f.order {
@@ -333,10 +338,14 @@ func (f *Fetcher) next(large bool) *task {
 			}
 		}
 	}
+	return f.take(large, false)
+}
+
+func (f *Fetcher) take(large, asked bool) *task {
 	for range f.order {
 		f.turn = (f.turn + 1) % len(f.order)
 		d := f.order[f.turn]
-		t := d.next(large)
+		t := d.next(large, asked)
 		if t == nil {
 			continue
 		}

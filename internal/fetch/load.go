@@ -100,7 +100,7 @@ func (d *desk) scan() (int, error) {
 	kick, from := d.kick, d.kickFrom
 	d.kick, d.more, d.due = false, false, 0
 	room, roomLarge := window-len(d.pending), window/2-d.large.len()
-	all := d.lib.Fetches()
+	all, roomy := d.lib.Fetches(), d.roomy()
 	f.mu.Unlock()
 
 	var found []*task
@@ -125,7 +125,7 @@ func (d *desk) scan() (int, error) {
 				continue
 			}
 			wait := time.UnixMilli(w.Next).Sub(now)
-			if wait > 0 && wait < soon && !(kick && forPeers(w.Cause) && bytes.Compare(w.Asset[:], from[:]) >= 0) {
+			if wait > 0 && wait < soon && !(kick && (forPeers(w.Cause) || roomy && w.Cause == replica.NoSpace) && bytes.Compare(w.Asset[:], from[:]) >= 0) {
 				c.waiting++
 				if c.due == 0 || w.Next < c.due {
 					c.due = w.Next

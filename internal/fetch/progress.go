@@ -1,10 +1,13 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
+	"slices"
 	"time"
 
+	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/replica"
 )
 
@@ -33,6 +36,21 @@ type Progress struct {
 	// bytes of the large ones among them.
 	Running     int
 	Done, Total int64
+	// Missing is about the bytes of assets that are not here, what is staged of them
+	// included: exact while no more than 10,000 assets are wanted, else estimated
+	// from as many, and some seconds old at most.
+	Missing int64
+	// Transfers are the large assets on their way, ordered by digest.
+	Transfers []Transfer
+}
+
+// Transfer is a large asset on its way.
+type Transfer struct {
+	Asset can.Digest
+	// Done of Total bytes are here; all of them while the asset is ingested.
+	Done, Total int64
+	// Rate is in bytes per second, over the last seconds.
+	Rate int64
 }
 
 // censusAge is how old the count of failed assets may be.
@@ -69,16 +87,48 @@ func (f *Fetcher) Progress(ctx context.Context, id [32]byte) (Progress, error) {
 			p.Failed[replica.Cause(cause)] = n
 		}
 	}
+	var err error
+	if p.Missing, err = d.lacks(ctx); err != nil {
+		return Progress{}, err
+	}
+	at := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range d.pending {
-		if t.running {
-			p.Running++
-			p.Done += t.done
-			p.Total += t.total
+		if !t.running {
+			continue
+		}
+		p.Running++
+		p.Done += t.done
+		if p.Total += t.total; t.total > 0 {
+			p.Transfers = append(p.Transfers, Transfer{t.asset, t.done, t.total, t.rate.PerSecond(at)})
 		}
 	}
+	slices.SortFunc(p.Transfers, func(a, b Transfer) int { return bytes.Compare(a.Asset[:], b.Asset[:]) })
 	return p, nil
+}
+
+// Moving returns what a library's large assets on their way add up to, and which
+// it is if it is one. It reads nothing but memory.
+func (f *Fetcher) Moving(id [32]byte) (only can.Digest, count int, done, total int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.libs[id]
+	if d == nil {
+		return can.Digest{}, 0, 0, 0
+	}
+	for _, t := range d.pending {
+		if t.running && t.total > 0 {
+			only = t.asset
+			count++
+			done += t.done
+			total += t.total
+		}
+	}
+	if count != 1 {
+		only = can.Digest{}
+	}
+	return only, count, done, total
 }
 
 func short(id [32]byte) string { return hex.EncodeToString(id[:4]) }

@@ -31,6 +31,9 @@ func planFor(err error) plan {
 		return plan{first: time.Second, most: time.Minute, factor: 2}
 	case errors.Is(err, transfer.ErrBadContent):
 		return plan{cause: replica.BadContent, first: time.Hour, most: 24 * time.Hour, factor: 2}
+	case errors.As(err, new(errQuota)):
+		// Removals, a larger quota and counts tell; nobody tells of what went another way.
+		return plan{cause: replica.NoSpace, first: 5 * time.Second, most: 10 * time.Minute, factor: 3}
 	case errors.Is(err, transfer.ErrNoSpace), errors.Is(err, blob.ErrNoSpace), errors.Is(err, store.ErrNoSpace):
 		return plan{cause: replica.NoSpace, first: 10 * time.Second, most: 20 * time.Second, factor: 1.5}
 	case errors.Is(err, ingest.ErrNotHeld):

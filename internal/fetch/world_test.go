@@ -44,7 +44,8 @@ type source struct {
 	away     bool // no peer is connected
 	bad      map[can.Digest]bool
 	full     bool
-	faults   float64 // probability that a peer fails
+	slow     time.Duration // how long each content takes
+	faults   float64       // probability that a peer fails
 	faulted  int
 	hold     chan struct{} // large contents stop half way until it is closed
 	rng      *mrand.Rand
@@ -96,6 +97,13 @@ func (s *source) set(fn func()) {
 	fn()
 }
 
+func (s *source) linger(ctx context.Context) {
+	var d time.Duration
+	if s.set(func() { d = s.slow }); d > 0 {
+		wait(ctx, d)
+	}
+}
+
 func (s *source) Small(ctx context.Context, w transfer.Want) ([]byte, error) {
 	if w.Size > transfer.SmallLimit {
 		return nil, transfer.ErrTooLarge
@@ -103,10 +111,12 @@ func (s *source) Small(ctx context.Context, w transfer.Want) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	s.linger(ctx)
 	return s.get(w.Asset)
 }
 
 func (s *source) Large(ctx context.Context, w transfer.Want, progress func(done, total int64)) (Content, error) {
+	s.linger(ctx)
 	b, err := s.get(w.Asset)
 	if err != nil {
 		return nil, err

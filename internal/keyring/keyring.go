@@ -79,6 +79,9 @@ type Library struct {
 	Mode string
 	// Approve says that nothing is announced that the host did not approve.
 	Approve bool
+	// Upload and Download limit the library's traffic in bytes per second, and Quota
+	// the bytes of it that the node fetches; 0 is no limit.
+	Upload, Download, Quota int64
 	// Met says that the node reconciled with a member since it joined.
 	Met bool
 }
@@ -333,10 +336,14 @@ type file struct {
 	Approve bool   `json:"approve,omitempty"`
 	Met     bool   `json:"met,omitempty"`
 	Mode    string `json:"mode,omitempty"`
+	// Bytes per second, and bytes.
+	Upload   int64 `json:"upload_limit,omitempty"`
+	Download int64 `json:"download_limit,omitempty"`
+	Quota    int64 `json:"quota,omitempty"`
 }
 
 func encode(l Library) ([]byte, error) {
-	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, View: hex.EncodeToString(l.View), Approve: l.Approve, Met: l.Met, Mode: l.Mode}
+	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, View: hex.EncodeToString(l.View), Approve: l.Approve, Met: l.Met, Mode: l.Mode, Upload: l.Upload, Download: l.Download, Quota: l.Quota}
 	if !l.Owner.IsZero() {
 		s := l.Owner.Seed()
 		f.Owner = hex.EncodeToString(s[:])
@@ -378,7 +385,7 @@ func decode(b []byte) (Library, error) {
 		copy(v[:], p)
 		return v
 	}
-	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Approve: f.Approve, Met: f.Met, Mode: f.Mode}
+	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Approve: f.Approve, Met: f.Met, Mode: f.Mode, Upload: f.Upload, Download: f.Download, Quota: f.Quota}
 	if f.Owner != "" {
 		l.Owner = capability.SigningKeyFromSeed(h32("owner", f.Owner))
 	}
@@ -395,6 +402,9 @@ func decode(b []byte) (Library, error) {
 	}
 	if l.View, err = hex.DecodeString(f.View); err != nil {
 		bad = fmt.Errorf("%w: field view", ErrDamaged)
+	}
+	if min(f.Upload, f.Download, f.Quota) < 0 {
+		bad = fmt.Errorf("%w: negative limit", ErrDamaged)
 	}
 	switch f.State {
 	case Joining, Active, Archived:

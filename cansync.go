@@ -137,6 +137,9 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.events.load(ctx, n.store); err != nil {
 		return nil, err
 	}
+	if err := n.reprieveAll(ctx); err != nil {
+		n.log.Warn("records of libraries without keys not dropped", "error", err)
+	}
 	n.wg.Go(func() {
 		n.events.run(n.store, func(err error) { n.log.Warn("events not kept", "error", err) })
 	})

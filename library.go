@@ -24,6 +24,7 @@ type Library struct {
 	ticket  Ticket // while joining
 	refused error  // the last refusal while joining
 	gone    bool
+	meeting bool // that a member was met is being written down
 }
 
 // ID returns the library's id.

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	ds "github.com/ipfs/go-datastore"
+
 	"github.com/cansync/cansync/internal/keyring"
+	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/replica"
 )
 
@@ -57,13 +60,48 @@ func (l *Library) Leave(ctx context.Context, o LeaveOptions) error {
 		errs = append(errs, lib.Close())
 	}
 	if o.Purge || keys.State == keyring.Joining {
-		errs = append(errs, n.ring.Remove(l.id))
-		if lib != nil {
-			errs = append(errs, replica.Drop(ctx, lib.Replica))
-		}
+		errs = append(errs, n.doom(ctx, l.id), n.ring.Remove(l.id), n.reprieve(ctx, l.id))
 	} else {
 		keys.State = keyring.Archived
 		errs = append(errs, n.ring.Save(keys))
 	}
 	return errors.Join(errs...)
+}
+
+// doomKey marks a library whose records are dropped unless the ring holds its
+// keys, so that a crash while it is made or purged leaves none behind.
+func doomKey(id LibraryID) ds.Key { return kv.Key("n", "d", kv.Bin(id[:])) }
+
+func (n *Node) doom(ctx context.Context, id LibraryID) error {
+	return n.store.Put(ctx, doomKey(id), nil)
+}
+
+// reprieve drops the records of a library that was doomed, unless its keys are
+// here, and takes the mark away.
+func (n *Node) reprieve(ctx context.Context, id LibraryID) error {
+	if _, ok := n.ring.Library(id); !ok {
+		if err := replica.Drop(ctx, n.store, id); err != nil {
+			return fmt.Errorf("drop records: %w", err)
+		}
+	}
+	return n.store.Delete(ctx, doomKey(id))
+}
+
+// reprieveAll goes on with what an earlier process left unfinished.
+func (n *Node) reprieveAll(ctx context.Context) error {
+	var ids []LibraryID
+	for e, err := range kv.Scan(ctx, n.store, kv.Key("n", "d"), true) {
+		if err != nil {
+			return err
+		}
+		if id, err := kv.Last32(e.Key); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range ids {
+		if err := n.reprieve(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }

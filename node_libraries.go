@@ -66,18 +66,25 @@ func (n *Node) CreateLibrary(ctx context.Context, name string, f Filter) (*Libra
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	lib, err := n.openMember(ctx, keys)
-	if err != nil {
+	// The records first: keys without a description would be a library that nobody
+	// can use, records without keys are dropped by the next start.
+	if err := n.doom(ctx, keys.ID); err != nil {
 		return nil, err
 	}
-	// The records first: keys without a description would be a library that nobody
-	// can use, records without keys are swept away by the next start.
-	err = lib.Describe(ctx, control.Description{Name: name, Filter: resolved})
+	lib, err := n.openMember(ctx, keys)
 	if err == nil {
-		err = n.ring.Save(keys)
+		if err = lib.Describe(ctx, control.Description{Name: name, Filter: resolved}); err == nil {
+			err = n.ring.Save(keys)
+		}
+		if err != nil {
+			err = errors.Join(err, lib.Close())
+		}
+	}
+	if kept := n.reprieve(context.WithoutCancel(ctx), keys.ID); kept != nil && err == nil {
+		n.log.Warn("mark of a new library not removed; the next start does", "error", kept)
 	}
 	if err != nil {
-		return nil, errors.Join(err, lib.Close(), replica.Drop(context.WithoutCancel(ctx), lib.Replica))
+		return nil, err
 	}
 	return n.install(keys, lib, nil), nil
 }
@@ -135,18 +142,24 @@ func (n *Node) install(keys keyring.Library, lib *library.Library, into *Library
 func (n *Node) onRound(l *Library, lib *library.Library) {
 	n.fetcher.Kick(l.id)
 	n.mu.Lock()
-	keys := l.keys
-	fresh := !keys.Met && l.l == lib && keys.Owner.IsZero()
+	fresh := !l.keys.Met && !l.meeting && l.l == lib && l.keys.Owner.IsZero()
 	if fresh {
-		l.keys.Met = true
-		keys.Met = true
+		l.meeting = true
 	}
 	n.mu.Unlock()
-	if fresh {
-		if err := n.ring.Save(keys); err != nil {
+	if !fresh {
+		return
+	}
+	// Not here: Leave waits for the session, which waits for this, and meanwhile
+	// nobody else may change what is kept of a library.
+	n.wg.Go(func() {
+		if _, err := l.keep(n.ctx, func(k *keyring.Library) { k.Met = true }); err != nil && n.ctx.Err() == nil && !errors.Is(err, ErrNoLibrary) {
 			n.log.Warn("first meeting not kept", "library", l.id.String(), "error", err)
 		}
-	}
+		n.mu.Lock()
+		l.meeting = false // not kept: the next round tries again
+		n.mu.Unlock()
+	})
 }
 
 // Join redeems a ticket. It returns at once with a library that is still being
@@ -191,6 +204,11 @@ func (n *Node) Join(ctx context.Context, t Ticket) (*Library, error) {
 		}
 	}
 	keys := keyring.Library{ID: t.Library(), State: keyring.Joining, Name: t.Name(), Ticket: text}
+	if joining { // with another ticket; what the host set meanwhile holds
+		n.mu.Lock()
+		keys.View, keys.Mode, keys.Approve = old.keys.View, old.keys.Mode, old.keys.Approve
+		n.mu.Unlock()
+	}
 	if err := n.ring.Save(keys); err != nil {
 		return nil, err
 	}
@@ -205,7 +223,9 @@ func (n *Node) comeBack(ctx context.Context, keys keyring.Library, t Ticket) (*L
 	}
 	if !lib.Grant().ValidAt(n.cfg.Now(), 0) {
 		_ = lib.Close() // its membership ended; the ticket gives a new one
-		fresh := keyring.Library{ID: t.Library(), State: keyring.Joining, Name: t.Name()}
+		fresh := keyring.Library{
+			ID: t.Library(), State: keyring.Joining, Name: t.Name(), View: keys.View, Mode: keys.Mode, Approve: keys.Approve,
+		}
 		if fresh.Ticket, err = t.ExportSecret(); err == nil {
 			err = n.ring.Save(fresh)
 		}

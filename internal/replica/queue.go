@@ -11,6 +11,7 @@ import (
 	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/store"
 )
 
 // State says how far an asset of the queue has come, or what the node made of it.
@@ -356,14 +357,14 @@ func (r *Replica) refilter(ctx context.Context, next filter.View) error {
 	})
 }
 
-// Drop deletes everything that the store holds of the library. The replica must
-// be closed.
-func Drop(ctx context.Context, r *Replica) error {
-	batch, err := r.opts.Store.Batch(ctx)
+// Drop deletes everything that the store holds of the library. No replica of it
+// may be open. Called again after an error, it goes on where it was.
+func Drop(ctx context.Context, st store.Store, library [32]byte) error {
+	batch, err := st.Batch(ctx)
 	if err != nil {
 		return err
 	}
-	for e, err := range kv.Scan(ctx, r.opts.Store, r.key(), true) {
+	for e, err := range kv.Scan(ctx, st, roomKey(library), true) {
 		if err != nil {
 			return err
 		}

@@ -308,7 +308,11 @@ func (r *Replica) unlock() { <-r.writer }
 //	c           counters and clock
 //	f           the filter by which they count
 func (r *Replica) key(parts ...string) ds.Key {
-	return kv.Key(append([]string{"l", kv.Bin(r.opts.Library[:])}, parts...)...)
+	return roomKey(r.opts.Library, parts...)
+}
+
+func roomKey(library [32]byte, parts ...string) ds.Key {
+	return kv.Key(append([]string{"l", kv.Bin(library[:])}, parts...)...)
 }
 
 func (r *Replica) assetKey(room string, d can.Digest) ds.Key { return r.key(room, kv.Bin(d[:])) }

@@ -8,7 +8,7 @@ import (
 
 func TestRandomSchedules(t *testing.T) {
 	simulate.Run(t, simulate.Options{Seeds: 100, Peers: 4}, func(w *simulate.World) {
-		w.Chaos(25)
+		w.Chaos(15)
 		took := w.Settle()
 		w.Check()
 		w.T().Logf("settled in %s, %v", took, w.Counts())

@@ -55,6 +55,7 @@ func (e *env) spawn(role, name string, setup any) (*child, error) {
 	}
 	cmd := exec.Command(e.exe, childArg, role, string(arg), level.String())
 	cmd.Stderr = os.Stderr
+	detach(cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -28,6 +28,9 @@ type env struct {
 }
 
 func newEnv(o options, w io.Writer) (*env, error) {
+	if !measurable {
+		return nil, errors.New("processes can be measured on Linux only")
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -136,15 +135,6 @@ func describe(all []spent) string {
 	return strings.Join(parts, "; ")
 }
 
-// ownCPU is the processor time of this process so far.
-func ownCPU() time.Duration {
-	var r syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
-		return 0
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
-}
-
 func loadAverage() string {
 	b, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -164,19 +154,6 @@ func cpuModel() string {
 	return "unknown"
 }
 
-// fileSystem names the kind of file system that a directory is on.
-func fileSystem(dir string) string {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
-		return "unknown"
-	}
-	names := map[int64]string{0x01021994: "tmpfs", 0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x794c7630: "overlay"}
-	if n, ok := names[int64(s.Type)]; ok {
-		return n
-	}
-	return fmt.Sprintf("type %#x", s.Type)
-}
-
 // diskUse returns the bytes that the files below a directory take on the disk.
 func diskUse(dir string) (total int64) {
 	entries, err := os.ReadDir(dir)
@@ -189,10 +166,7 @@ func diskUse(dir string) (total int64) {
 			total += diskUse(path)
 			continue
 		}
-		var st syscall.Stat_t
-		if syscall.Lstat(path, &st) == nil {
-			total += st.Blocks * 512
-		}
+		total += blocksOf(path)
 	}
 	return total
 }

@@ -114,6 +114,9 @@ type Ingester struct {
 	log   *slog.Logger
 	limit *limiter
 	brk   *breaker
+	// started is when the ingester was made: what another sent before may have been
+	// under way until then.
+	started time.Time
 
 	life  context.Context
 	die   context.CancelFunc
@@ -140,7 +143,7 @@ func New(cfg Config) *Ingester {
 		cfg.Now = time.Now
 	}
 	g := &Ingester{
-		cfg: cfg, log: cfg.Logger, limit: newLimiter(),
+		cfg: cfg, log: cfg.Logger, limit: newLimiter(), started: cfg.Now(),
 		flights: make(map[can.Digest]*flight), notes: make(map[can.Digest]note),
 	}
 	if g.log == nil {

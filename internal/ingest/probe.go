@@ -78,6 +78,10 @@ func (g *Ingester) resolve(ctx context.Context, in inventory.Intent) (inventory.
 	if n.ended.After(last) {
 		last = n.ended
 	}
+	if g.started.After(last) {
+		// An earlier process sent it, up to the moment it died as far as anybody knows.
+		last = g.started
+	}
 	item, sum, found, err := g.search(ctx, in, n)
 	switch {
 	case err != nil:

@@ -4,6 +4,7 @@ package library
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -215,7 +216,7 @@ func (l *Library) Members() (ms []control.Member) {
 // Session returns what the session manager needs of the library.
 func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 	return &session.Library{
-		ID: l.id, Replica: l.Replica, Bundle: l.bundle,
+		ID: l.id, Replica: l.Replica, Bundle: l.bundle, Seed: l.seed(),
 		Secrets: func() []capability.Secret {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -229,10 +230,12 @@ func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 		Invites: l.inviteSecrets,
 		Admit:   l.admit,
 		Members: func() []transport.PeerID {
-			ms := l.Members()
+			ms, now := l.Members(), l.now().Add(-capability.SessionTolerance).Unix()
 			out := make([]transport.PeerID, 0, len(ms))
 			for _, m := range ms {
-				out = append(out, m.Device)
+				if m.GrantExp == 0 || m.GrantExp >= now {
+					out = append(out, m.Device)
+				}
 			}
 			return out
 		},
@@ -250,6 +253,15 @@ func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 			}
 		},
 	}
+}
+
+// seed keys the members' choice of neighbours. The lasting secret stays the same
+// when the epoch changes, and so do the neighbours.
+func (l *Library) seed() (seed [16]byte) {
+	key := l.lasting.ReconcileKey()
+	sum := sha256.Sum256(append([]byte("cansync neighbours 1\n"), key[:]...))
+	copy(seed[:], sum[:])
+	return seed
 }
 
 // meetingKeys returns the rendezvous keys of today for the epoch and the open

@@ -1,21 +1,28 @@
 package session
 
 import (
+	"cmp"
+	"context"
 	"slices"
 	"sync"
 
+	"github.com/dchest/siphash"
+	ds "github.com/ipfs/go-datastore"
+
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
 )
 
 // Bounds of what is remembered of peers.
 const (
-	maxBook    = 4096
+	maxBook    = 16384
 	maxAddrs   = 16
 	maxAddrLen = 256
 )
 
 // book remembers the addresses under which peers may be reached, the most
-// recently learned first.
+// recently learned first. When it is full, some peer makes room for a new one.
 type book struct {
 	mu    sync.Mutex
 	addrs map[transport.PeerID][]string
@@ -29,9 +36,12 @@ func (b *book) learn(p transport.PeerInfo) bool {
 	defer b.mu.Unlock()
 	old, known := b.addrs[p.ID]
 	if !known && len(b.addrs) >= maxBook {
-		return false
+		for id := range b.addrs {
+			delete(b.addrs, id)
+			break
+		}
 	}
-	next := make([]string, 0, maxAddrs)
+	next := make([]string, 0, min(maxAddrs, len(p.Addrs)+len(old)))
 	fresh := false
 	for _, a := range p.Addrs {
 		if a == "" || len(a) > maxAddrLen || slices.Contains(next, a) || len(next) == maxAddrs {
@@ -55,12 +65,88 @@ func (b *book) get(id transport.PeerID) transport.PeerInfo {
 	return transport.PeerInfo{ID: id, Addrs: slices.Clone(b.addrs[id])}
 }
 
-func (b *book) peers() []transport.PeerInfo {
+// known reports for each peer whether an address of it is known.
+func (b *book) known(ids []transport.PeerID) []bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := make([]transport.PeerInfo, 0, len(b.addrs))
-	for id, a := range b.addrs {
-		out = append(out, transport.PeerInfo{ID: id, Addrs: slices.Clone(a)})
+	out := make([]bool, len(ids))
+	for i, id := range ids {
+		out[i] = len(b.addrs[id]) > 0
 	}
 	return out
+}
+
+// sample returns up to n of the peers of which an address is known. Which they are
+// depends on the key alone, as long as the peers stay the same.
+func (b *book) sample(ids []transport.PeerID, n int, key [2]uint64) []transport.PeerInfo {
+	type drawn struct {
+		lot uint64
+		id  transport.PeerID
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var best []drawn
+	for _, id := range ids {
+		if len(b.addrs[id]) == 0 {
+			continue
+		}
+		d := drawn{siphash.Hash(key[0], key[1], id[:]), id}
+		if len(best) == n {
+			if n == 0 || d.lot >= best[n-1].lot {
+				continue
+			}
+			best = best[:n-1]
+		}
+		i, found := slices.BinarySearchFunc(best, d, func(a, b drawn) int { return cmp.Compare(a.lot, b.lot) })
+		if !found {
+			best = slices.Insert(best, i, d)
+		}
+	}
+	out := make([]transport.PeerInfo, len(best))
+	for i, d := range best {
+		out[i] = transport.PeerInfo{ID: d.id, Addrs: slices.Clone(b.addrs[d.id])}
+	}
+	return out
+}
+
+func bookKey(parts ...string) ds.Key { return kv.Key(append([]string{"n", "b"}, parts...)...) }
+
+// saveBook keeps the addresses of a peer over restarts.
+func (m *Manager) saveBook(id transport.PeerID) {
+	b := encodeAddrs(m.book.get(id).Addrs)
+	if err := m.cfg.Store.Put(m.ctx, bookKey(kv.Bin(id[:])), b); err != nil && m.ctx.Err() == nil {
+		m.log.Warn("addresses of peer not kept", "peer", id.Short(), "error", err)
+	}
+}
+
+func (m *Manager) loadBook(ctx context.Context) {
+	for e, err := range kv.Scan(ctx, m.cfg.Store, bookKey(), false) {
+		if err != nil {
+			m.log.Warn("addresses of peers not read", "error", err)
+			return
+		}
+		id, err := kv.Last32(e.Key)
+		if err != nil {
+			continue
+		}
+		if addrs, err := decodeAddrs(e.Value); err == nil {
+			m.book.learn(transport.PeerInfo{ID: id, Addrs: addrs})
+		}
+	}
+}
+
+func encodeAddrs(addrs []string) []byte {
+	b := wire.AppendU16(nil, uint16(len(addrs)))
+	for _, a := range addrs {
+		b = wire.AppendString(b, a)
+	}
+	return b
+}
+
+func decodeAddrs(b []byte) (addrs []string, err error) {
+	rd := wire.NewReader(b)
+	for range rd.Count(maxAddrs) {
+		addrs = append(addrs, rd.String(maxAddrLen))
+	}
+	return addrs, rd.End()
 }

@@ -6,10 +6,6 @@ import (
 	"sync"
 	"time"
 
-	ds "github.com/ipfs/go-datastore"
-
-	"github.com/cansync/cansync/internal/kv"
-	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
 )
 
@@ -18,30 +14,71 @@ const (
 	dialWait    = 20 * time.Second
 	dialFirst   = time.Second     // before the second attempt
 	dialMost    = 5 * time.Minute // between attempts at a member
-	strangerMin = 5 * time.Minute // before asking again one who shares nothing
+	strangerMin = 5 * time.Minute // before asking again one who shares nothing or has no room
 	blameWait   = 10 * time.Minute
 	dialAtOnce  = 8
-	maxTries    = 8192
+	planEvery   = 5 * time.Minute        // whatever happens: neighbours change with time
+	planSettle  = 100 * time.Millisecond // between two looks at what to do
+	maxTries    = 16384
 	maxFound    = 256 // peers met on the network that are no known members
 )
 
 // try is what came of the attempts at a peer.
 type try struct {
 	failures int
+	refusals int // hellos in a row without anything in common
 	next     time.Time
 	busy     bool
+	blamed   bool // the peer broke the protocol
 }
 
-// dial connects to members that are not connected, and to peers found on the
+// fail counts a failure and waits the longer the more there were.
+func (t *try) fail() {
+	wait := min(dialFirst<<min(t.failures, 20), dialMost)
+	t.failures++
+	t.next = time.Now().Add(wait/2 + rand.N(wait/2+1))
+}
+
+// tryLocked returns what is remembered of a peer, to be changed.
+func (m *Manager) tryLocked(id transport.PeerID) *try {
+	t := m.tries[id]
+	if t == nil {
+		if len(m.tries) >= maxTries {
+			for old, t := range m.tries {
+				if !t.busy {
+					delete(m.tries, old)
+					break
+				}
+			}
+		}
+		t = new(try)
+		m.tries[id] = t
+	}
+	return t
+}
+
+// dial connects to the neighbours to be in every library, and to peers found on the
 // network, until the manager is closed.
 func (m *Manager) dial(events <-chan transport.Event) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, dialAtOnce)
 	found := make(map[transport.PeerID]bool)
+	meet := func(p transport.PeerInfo) {
+		if !found[p.ID] && len(found) >= maxFound {
+			return
+		}
+		found[p.ID] = true
+		if m.book.learn(p) {
+			m.forget(p.ID)
+			m.spread()
+		}
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var last time.Time // of the last look
 	for {
+		look := false
 		select {
 		case <-m.ctx.Done():
 			return
@@ -55,46 +92,36 @@ func (m *Manager) dial(events <-chan transport.Event) {
 				m.spread()
 				continue
 			case transport.Found:
-				if len(found) < maxFound {
-					found[e.Peer.ID] = true
-				}
-				if m.book.learn(e.Peer) {
-					m.forget(e.Peer.ID)
-				}
+				meet(e.Peer)
 			case transport.Disconnected:
 				delete(found, e.Peer.ID)
 			}
 		case p := <-m.met:
-			if len(found) < maxFound {
-				found[p.ID] = true
-			}
-			if m.book.learn(p) {
-				m.forget(p.ID)
-			}
+			meet(p)
 		case <-m.poke:
-			m.spread()
 		case <-timer.C:
+			look = true
 		}
-		wait := dialMost
-		for _, id := range m.wanted(found) {
-			due := m.due(id)
-			if due > 0 {
-				wait = min(wait, due)
-				continue
-			}
+		if !look { // what comes in a burst is looked at once
+			timer.Reset(max(0, time.Until(last.Add(planSettle))))
+			continue
+		}
+		wants, wake := m.survey(found)
+		last = time.Now()
+		for _, w := range wants {
 			select {
 			case slots <- struct{}{}:
 			default: // all busy; the next to end pokes
 				continue
 			}
-			m.begin(id)
+			m.begin(w.id)
 			wg.Go(func() {
-				m.attempt(id)
+				m.attempt(w)
 				<-slots
 				m.Poke()
 			})
 		}
-		timer.Reset(wait)
+		timer.Reset(max(wake, planSettle))
 	}
 }
 
@@ -106,147 +133,102 @@ func (m *Manager) meet(p transport.PeerInfo) {
 	}
 }
 
-// wanted returns the peers with whom something should be shared and is not.
-func (m *Manager) wanted(found map[transport.PeerID]bool) []transport.PeerID {
-	self := m.cfg.Transport.ID()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	want := make(map[transport.PeerID]bool)
-	for _, e := range m.libs {
-		for _, id := range e.lib.Members() {
-			if e.links[id] == nil {
-				want[id] = true
-			}
-		}
-		for id := range found {
-			if e.links[id] == nil {
-				want[id] = true
-			}
-		}
-	}
-	for _, j := range m.joins {
-		for _, p := range j.Ticket.Peers {
-			want[p.ID] = true
-		}
-		for id := range found {
-			want[id] = true
-		}
-	}
-	delete(want, self)
-	out := make([]transport.PeerID, 0, len(want))
-	for id := range want {
-		out = append(out, id)
-	}
-	return out
-}
-
-// due returns how long to wait before the next attempt at a peer.
-func (m *Manager) due(id transport.PeerID) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	t := m.tries[id]
-	switch {
-	case t == nil:
-		return 0
-	case t.busy:
-		return dialMost
-	}
-	return max(0, time.Until(t.next))
-}
-
 func (m *Manager) begin(id transport.PeerID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.tries[id] == nil {
-		if len(m.tries) >= maxTries {
-			clear(m.tries)
-		}
-		m.tries[id] = new(try)
-	}
-	m.tries[id].busy = true
+	m.tryLocked(id).busy = true
 }
 
 // attempt tries to share with a peer what is not shared yet.
-func (m *Manager) attempt(id transport.PeerID) {
+func (m *Manager) attempt(w *want) {
 	ctx, cancel := context.WithTimeout(m.ctx, dialWait)
 	defer cancel()
-	common, again, err := m.greet(ctx, m.book.get(id))
+	common, again, err := m.greet(ctx, m.book.get(w.id), w.libs)
 	for again && err == nil {
-		common, again, err = m.greet(ctx, m.book.get(id))
+		common, again, err = m.greet(ctx, m.book.get(w.id), w.libs)
 	}
 	if err != nil && m.ctx.Err() == nil {
-		m.log.Debug("peer not reached", "peer", id.Short(), "error", err)
+		m.log.Debug("peer not reached", "peer", w.id.Short(), "error", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := m.tries[id]
-	if t == nil { // forgotten meanwhile, since something changed
+	t := m.tries[w.id]
+	if t == nil || !t.busy { // forgotten meanwhile, since something changed
 		return
 	}
 	t.busy = false
 	switch {
-	case err != nil:
-		wait := min(dialFirst<<min(t.failures, 20), dialMost)
-		t.failures++
-		t.next = time.Now().Add(wait/2 + rand.N(wait/2+1))
-	case !common:
-		t.next = time.Now().Add(jitter(strangerMin))
+	case t.blamed && t.next.After(time.Now()):
+	case err != nil && !m.linkedLocked(w.id):
+		t.fail()
+	case err == nil && !common:
+		wait := strangerMin
+		if m.lonelyLocked(w.libs) {
+			wait = min(lonelyWait<<min(t.refusals, 10), wait)
+		}
+		t.refusals++
+		t.next = time.Now().Add(jitter(wait))
 	default:
-		// In force now. Should it break, or not cover all, wait a moment.
-		t.failures = 1
-		t.next = time.Now().Add(jitter(dialFirst))
+		// In force now, maybe by the peer's own hello. Should it break, or not cover
+		// all, wait a moment.
+		t.next, t.refusals, t.blamed = time.Now().Add(jitter(dialFirst)), 0, false
 	}
 }
 
-// forget makes a peer due at once, since something about it is new.
+// lonelyLocked reports whether the node never had a link in one of the libraries,
+// so that the peers that it knows are all it has.
+func (m *Manager) lonelyLocked(libs map[*Library]bool) bool {
+	for lib := range libs {
+		if e := m.libs[lib.ID]; e != nil && e.lib == lib && len(e.links) == 0 && len(e.seen) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// linkedLocked reports whether any library is shared with the peer.
+func (m *Manager) linkedLocked(id transport.PeerID) bool {
+	for _, e := range m.libs {
+		if e.links[id] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// forget makes a peer due at once, since something about it is new. Who broke the
+// protocol, or has no room, is left alone all the same.
 func (m *Manager) forget(id transport.PeerID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t := m.tries[id]; t != nil && t.busy {
-		delete(m.tries, id) // what is under way may use the old address
-		return
+	for _, e := range m.libs {
+		if r, ok := e.rests[id]; ok && !r.crowded {
+			delete(e.rests, id)
+		}
 	}
-	delete(m.tries, id)
+	// What is under way may use the old address; it finds itself forgotten.
+	if t := m.tries[id]; t != nil && !t.shunned() {
+		delete(m.tries, id)
+	}
+}
+
+// shunned reports whether the peer broke the protocol lately.
+func (t *try) shunned() bool { return t.blamed && t.next.After(time.Now()) }
+
+// forgetAll makes all peers due at once: whoever had nothing in common with the
+// node may have now.
+func (m *Manager) forgetAllLocked() {
+	for id, t := range m.tries {
+		if !t.shunned() {
+			delete(m.tries, id)
+		}
+	}
 }
 
 // blame leaves a peer that broke the protocol alone for a while.
 func (m *Manager) blame(id transport.PeerID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tries[id] = &try{failures: 10, next: time.Now().Add(blameWait)}
-}
-
-func bookKey(parts ...string) ds.Key { return kv.Key(append([]string{"n", "b"}, parts...)...) }
-
-// saveBook keeps the addresses of a peer over restarts.
-func (m *Manager) saveBook(id transport.PeerID) {
-	p := m.book.get(id)
-	b := wire.AppendU16(nil, uint16(len(p.Addrs)))
-	for _, a := range p.Addrs {
-		b = wire.AppendString(b, a)
-	}
-	if err := m.cfg.Store.Put(m.ctx, bookKey(kv.Bin(id[:])), b); err != nil && m.ctx.Err() == nil {
-		m.log.Warn("addresses of peer not kept", "peer", id.Short(), "error", err)
-	}
-}
-
-func (m *Manager) loadBook(ctx context.Context) {
-	for e, err := range kv.Scan(ctx, m.cfg.Store, bookKey(), false) {
-		if err != nil {
-			m.log.Warn("addresses of peers not read", "error", err)
-			return
-		}
-		id, err := kv.Last32(e.Key)
-		if err != nil {
-			continue
-		}
-		rd := wire.NewReader(e.Value)
-		p := transport.PeerInfo{ID: id}
-		for range rd.Count(maxAddrs) {
-			p.Addrs = append(p.Addrs, rd.String(maxAddrLen))
-		}
-		if rd.End() == nil {
-			m.book.learn(p)
-		}
-	}
+	t := m.tryLocked(id)
+	t.failures, t.next, t.blamed = 10, time.Now().Add(blameWait), true
 }

@@ -144,7 +144,7 @@ func (l *link) ask(ctx context.Context, ds []can.Digest) []byte {
 func (l *link) reply(ctx context.Context, payload []byte) error {
 	seq, ds, err := decodeAsk(payload)
 	if err != nil {
-		return err
+		return foreign(err)
 	}
 	have := make([]bool, len(ds))
 	for i, d := range ds {

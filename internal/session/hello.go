@@ -23,6 +23,16 @@ type handshake struct {
 	frames *wire.FrameReader
 	peer   transport.PeerID
 	bind   [32]byte
+	// held are the promises of room made on the way.
+	held []func()
+}
+
+// release gives back what was promised on the way.
+func (h *handshake) release() {
+	for _, f := range h.held {
+		f()
+	}
+	h.held = nil
 }
 
 func newHandshake(s transport.Stream) *handshake {
@@ -194,10 +204,11 @@ func decodeHandles(b []byte) (map[uint16]bool, error) {
 	return out, rd.End()
 }
 
-// answer runs the hello as the responder.
+// answer runs the hello as the responder. A library in which there is no room for
+// the peer is left out, as if it were not there.
 func (m *Manager) answer(h *handshake) (map[uint16]shared, error) {
-	libs := m.libraries()
-	secrets, owner := secretsOf(libs)
+	libs, open := m.libraries(), m.roomy(h.peer)
+	secrets, owner := secretsOf(open)
 	members := len(secrets)
 	now := m.cfg.Now()
 	for _, lib := range libs {
@@ -246,6 +257,12 @@ func (m *Manager) answer(h *handshake) (map[uint16]shared, error) {
 	}
 	var accepted []byte
 	for handle := range grants {
+		release, ok := m.reserve(known[handle], h.peer)
+		if !ok { // others were quicker
+			delete(grants, handle)
+			continue
+		}
+		h.held = append(h.held, release)
 		accepted = wire.AppendU16(accepted, handle)
 		c := capability.Credential{Handle: handle, Bundle: known[handle].Bundle}
 		if err := wire.WriteFrame(h.stream, frameProof, c.Encode()); err != nil {

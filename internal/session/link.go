@@ -11,8 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/control"
 	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/overlay"
 	"github.com/cansync/cansync/internal/reconcile"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
@@ -27,6 +29,7 @@ const (
 	silence        = 90 * time.Second // without a byte from the peer
 	writeWait      = 60 * time.Second // for one batch to be taken by the peer
 	soon           = 2 * time.Second  // before reconciling again after a dropped push
+	partWait       = 10 * time.Second // for the peer to end a link for which there is no room
 )
 
 // applyBatch is how many records are stored in one transaction when more are
@@ -38,28 +41,32 @@ const applyBatch = 512
 type link struct {
 	lib    *Library
 	peer   transport.PeerID
+	grant  capability.Grant // the peer's
 	stream transport.Stream
 	opener bool
 	log    *slog.Logger
 	jitter func(time.Duration) time.Duration
+	now    func() time.Time
 
 	// own and theirs are the views that the two sides told, view is their
 	// intersection, and viewID stands for it. told says that theirs has come. mine
 	// carries changes of the own view. view is also read by the writer and by who
-	// pushes, under mu.
+	// pushes, under mu. So is seen, what the peer has been pushed or has pushed.
 	own, theirs filter.View
 	told        bool
 	mine        chan filter.View
 	mu          sync.Mutex
 	view        filter.View
 	viewID      viewDigest
+	seen        *overlay.Seen
 
 	asks    asks
 	out     *outbox
 	in      chan inbound
-	again   chan struct{} // asks for a reconciliation
-	synced  atomic.Bool   // an asset round has ended on this link
-	onRound func(*link)   // after each asset round
+	again   chan struct{}    // asks for a reconciliation
+	synced  atomic.Bool      // an asset round has ended on this link
+	onRound func(first bool) // after each asset round
+	parting chan struct{}    // the link should end for want of room
 
 	round round
 	next  uint32
@@ -96,7 +103,20 @@ func (r *round) end() {
 	r.stop, r.nextID, r.s, r.over = nil, nil, nil, true
 }
 
-var errPeer = errors.New("session: peer broke the protocol")
+// Why a link ends, beside what its stream and store say.
+var (
+	errPeer    = errors.New("session: peer broke the protocol")
+	errCrowded = errors.New("session: peer has no room for the link")
+	errParted  = errors.New("session: no room for the link")
+)
+
+// foreign tells what a peer wrote wrong from a stream that failed.
+func foreign(err error) error {
+	if errors.Is(err, wire.ErrMalformed) {
+		return fmt.Errorf("%w: %w", errPeer, err)
+	}
+	return err
+}
 
 // run serves the link until the stream fails or ctx ends. It returns why.
 func (l *link) run(ctx context.Context) error {
@@ -129,7 +149,7 @@ func (l *link) run(ctx context.Context) error {
 	if err := begin(); err != nil {
 		return err
 	}
-	var soonC <-chan time.Time
+	var soonC, partC <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -147,7 +167,19 @@ func (l *link) run(ctx context.Context) error {
 			if !again {
 				again, soonC = true, time.After(soon)
 			}
+		case <-l.parting:
+			if partC == nil {
+				partC = time.After(partWait)
+				if err := l.send(wire.AppendFrame(nil, frameCrowded, nil)); err != nil {
+					return err
+				}
+			}
+		case <-partC:
+			return errParted
 		case <-ping.C:
+			if err := l.grant.CheckSession(l.peer, l.now()); err != nil {
+				return err
+			}
 			if !l.out.frame(wire.AppendFrame(nil, framePing, nil)) {
 				return errPeer
 			}
@@ -175,6 +207,15 @@ func (l *link) run(ctx context.Context) error {
 func (l *link) resync() {
 	select {
 	case l.again <- struct{}{}:
+	default:
+	}
+}
+
+// part ends the link in good order, since there is no room for it: the peer hears
+// why, and ends it.
+func (l *link) part() {
+	select {
+	case l.parting <- struct{}{}:
 	default:
 	}
 }
@@ -223,11 +264,13 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 	case frameHave:
 		seq, bits, err := decodeHave(m.payload)
 		if err != nil {
-			return err
+			return foreign(err)
 		}
 		l.asks.answer(seq, bits)
 	case framePing:
 		return l.send(wire.AppendFrame(nil, framePong, nil))
+	case frameCrowded:
+		return errCrowded
 	}
 	return nil
 }
@@ -256,6 +299,9 @@ func (l *link) reconcile(ctx context.Context, m inbound) error {
 	}
 	step, err := l.round.s.Handle(m.payload)
 	if err != nil {
+		if errors.Is(err, reconcile.ErrProtocol) {
+			err = fmt.Errorf("%w: %w", errPeer, err)
+		}
 		return err
 	}
 	return l.follow(ctx, step)
@@ -333,8 +379,7 @@ func (l *link) finish(ctx context.Context) error {
 	controlSet, bulk := r.control, r.bulk
 	r.end()
 	if !controlSet {
-		l.synced.Store(true)
-		l.onRound(l)
+		l.onRound(!l.synced.Swap(true))
 	}
 	switch {
 	case !l.opener:
@@ -394,11 +439,12 @@ func (l *link) read(ctx context.Context) {
 	for {
 		_ = l.stream.SetReadDeadline(time.Now().Add(silence))
 		typ, body, err := fr.Read()
-		m := inbound{typ: typ, err: err}
+		m := inbound{typ: typ, err: foreign(err)}
 		if err == nil {
 			switch typ {
 			case frameRecords:
 				m.control, m.recs, m.err = decodeRecords(body)
+				l.saw(m.recs)
 			case frameReconcile:
 				m.control, m.round, m.view, m.payload, m.err = decodeReconcile(body)
 				m.payload = bytes.Clone(m.payload)
@@ -407,6 +453,7 @@ func (l *link) read(ctx context.Context) {
 			case frameCaught:
 				m.round, m.err = decodeNumber(body)
 			}
+			m.err = foreign(m.err)
 		}
 		select {
 		case l.in <- m:

@@ -4,7 +4,11 @@
 // open as their session. For each shared library the opener of the session then
 // opens a link, on which the control set and the asset set are reconciled and new
 // records are pushed live. Contents travel on further streams, which name the
-// session and the library's handle in it, never the library itself.
+// session and the library's handle in it, never the library itself. Each library is
+// shared, and ends to be, on its own; the session ends with the last.
+//
+// With whom to share a library is for package overlay to say: with all members of a
+// small one, with a few of a large one, each of whom passes on what is new.
 //
 // The manager's goroutines are the dialler, the search for peers, and for each
 // session and link those that serve it; all are joined by Close.
@@ -35,16 +39,21 @@ var (
 	ErrNoSession = errors.New("session: library not shared with this peer now")
 )
 
-// Config is what a manager works with; all fields but Logger are required.
+// Config is what a manager works with; all fields but Degree, Logger and OnPeer are
+// required.
 type Config struct {
 	Transport transport.Transport
 	Device    capability.Device
 	// Store keeps the addresses of peers over restarts.
-	Store  store.Store
-	Now    func() time.Time
-	Rand   io.Reader
+	Store store.Store
+	Now   func() time.Time
+	Rand  io.Reader
+	// Degree is the number of neighbours to aim at in each library; 0 means
+	// [overlay.DefaultDegree].
+	Degree int
 	Logger *slog.Logger
-	// OnPeer is called when a library begins or ends to be shared with a peer.
+	// OnPeer is called when a library begins or ends to be shared with a peer, one
+	// call at a time, in order.
 	OnPeer func(lib [32]byte, peer transport.PeerID, up bool)
 }
 
@@ -54,6 +63,9 @@ type Library struct {
 	Replica *replica.Replica
 	// Bundle proves the node's own membership.
 	Bundle capability.Bundle
+	// Seed keys the choice of neighbours: the same at all members, known to nobody
+	// else.
+	Seed [16]byte
 	// Secrets returns the epoch secrets, the newest first.
 	Secrets func() []capability.Secret
 	// Meet returns the keys under which members look for each other now, the one
@@ -63,7 +75,7 @@ type Library struct {
 	Invites func(now time.Time) []capability.Secret
 	// Admit answers a request to join.
 	Admit func(ctx context.Context, q capability.JoinRequest, peer transport.PeerID, binding [32]byte) capability.JoinReply
-	// Members returns the peer ids of the members.
+	// Members returns the peer ids of the members, for the caller to keep.
 	Members func() []transport.PeerID
 	// Have reports whether the node's CAN Service holds a content that is in the
 	// library.
@@ -110,21 +122,13 @@ type Manager struct {
 	opening  map[transport.PeerID]bool
 	serving  int // hellos being answered
 	handlers map[string]func(Served)
-}
+	notes    []note // calls of OnPeer to be made
+	telling  bool   // somebody makes them
 
-// entry is a library and the links it is replicated on.
-type entry struct {
-	lib   *Library
-	links map[transport.PeerID]*place
-}
+	answering map[transport.PeerID]int // hellos being answered, by peer
+	attaching map[transport.PeerID]int // streams that have yet to name their session
 
-// place is the session in which a library is shared with a peer, and its link.
-type place struct {
-	s      *session
-	handle uint16
-	grant  capability.Grant
-	link   *link
-	cancel context.CancelFunc
+	randMu sync.Mutex
 }
 
 // New starts a manager. The caller closes it before the transport and the store.
@@ -134,7 +138,8 @@ func New(cfg Config) *Manager {
 		libs: make(map[[32]byte]*entry), joins: make(map[[32]byte]*Joining),
 		sessions: make(map[*session]bool), changed: make(chan struct{}),
 		tries: make(map[transport.PeerID]*try), opening: make(map[transport.PeerID]bool),
-		handlers: make(map[string]func(Served)),
+		handlers:  make(map[string]func(Served)),
+		answering: make(map[transport.PeerID]int), attaching: make(map[transport.PeerID]int),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -183,17 +188,16 @@ func (m *Manager) Add(lib *Library) {
 		m.mu.Unlock()
 		return
 	}
-	e := &entry{lib: lib, links: make(map[transport.PeerID]*place)}
+	e := newEntry(lib)
 	m.libs[lib.ID] = e
-	clear(m.tries) // whoever had nothing in common with us may have now
+	m.forgetAllLocked()
 	m.notifyLocked()
 	m.mu.Unlock()
 	lib.Replica.Observe(func(ap replica.Applied) { m.forward(e, ap) })
 	m.Poke()
 }
 
-// Remove ends to share a library and waits until nothing uses it. Sessions that
-// shared it end; peers with other libraries in common meet anew.
+// Remove ends to share a library and waits until no link or stream uses it.
 func (m *Manager) Remove(id [32]byte) {
 	m.mu.Lock()
 	e := m.libs[id]
@@ -207,8 +211,10 @@ func (m *Manager) Remove(id [32]byte) {
 	}
 	m.mu.Unlock()
 	for _, p := range places {
-		p.s.close()
-		<-p.s.done
+		m.end(p, endOurs)
+	}
+	for _, p := range places {
+		p.wg.Wait()
 	}
 }
 
@@ -217,7 +223,7 @@ func (m *Manager) Join(j *Joining) {
 	m.mu.Lock()
 	if !m.closed {
 		m.joins[j.Ticket.Library()] = j
-		clear(m.tries)
+		m.forgetAllLocked()
 		m.notifyLocked()
 	}
 	m.mu.Unlock()
@@ -229,11 +235,16 @@ func (m *Manager) Join(j *Joining) {
 
 // Learn takes in addresses of peers, from a ticket or a host.
 func (m *Manager) Learn(peers ...transport.PeerInfo) {
+	fresh := false
 	for _, p := range peers {
 		if p.ID != m.cfg.Transport.ID() && m.book.learn(p) {
 			m.forget(p.ID)
 			m.saveBook(p.ID)
+			fresh = true
 		}
+	}
+	if fresh {
+		m.spread()
 	}
 	m.Poke()
 }
@@ -335,6 +346,7 @@ func (m *Manager) forward(e *entry, ap replica.Applied) {
 	}
 	m.mu.Lock()
 	if ap.Control {
+		e.changes++      // there may be new members
 		m.notifyLocked() // an invite opens a new place to meet
 	}
 	var links []*link
@@ -346,6 +358,9 @@ func (m *Manager) forward(e *entry, ap replica.Applied) {
 	m.mu.Unlock()
 	for _, l := range links {
 		l.push(ap)
+	}
+	if ap.Control {
+		m.Poke()
 	}
 }
 

@@ -25,9 +25,10 @@ const (
 	frameResync    = 4 // please start a reconciliation
 	framePing      = 5
 	framePong      = 6
-	frameView      = 7 // the sender's view of the library, before anything else
-	frameAsk       = 8 // seq, digests: which of these do you hold?
-	frameHave      = 9 // seq, a bit for each digest
+	frameView      = 7  // the sender's view of the library, before anything else
+	frameAsk       = 8  // seq, digests: which of these do you hold?
+	frameHave      = 9  // seq, a bit for each digest
+	frameCrowded   = 10 // the sender has too many links and wants this one to end
 )
 
 // Frame types of the hello stream.

@@ -25,6 +25,12 @@ type order struct {
 	round uint32
 }
 
+// pushed is a live record. A sure one is sent even if the peer had it once.
+type pushed struct {
+	record.Record
+	sure bool
+}
+
 // outbox holds what the writer of a link sends next: protocol frames first, then
 // live records, then what was ordered. Adding never blocks.
 type outbox struct {
@@ -32,7 +38,7 @@ type outbox struct {
 
 	mu     sync.Mutex
 	frames [][]byte
-	push   []record.Record
+	push   []pushed
 	bytes  int
 	orders []order
 }
@@ -61,7 +67,7 @@ func (o *outbox) frame(b []byte) bool {
 
 // live adds records to be pushed; it reports false when they do not fit and were
 // dropped, so that the link has to reconcile.
-func (o *outbox) live(recs []record.Record) bool {
+func (o *outbox) live(recs []record.Record, sure bool) bool {
 	n := 0
 	for i := range recs {
 		n += recs[i].Size()
@@ -69,7 +75,9 @@ func (o *outbox) live(recs []record.Record) bool {
 	o.mu.Lock()
 	ok := o.bytes+n <= maxPushBytes
 	if ok {
-		o.push = append(o.push, recs...)
+		for i := range recs {
+			o.push = append(o.push, pushed{recs[i], sure})
+		}
 		o.bytes += n
 	}
 	o.mu.Unlock()
@@ -89,7 +97,7 @@ func (o *outbox) order(w order) bool {
 }
 
 // urgent takes the frames and a batch of live records.
-func (o *outbox) urgent() (frames [][]byte, recs []record.Record) {
+func (o *outbox) urgent() (frames [][]byte, recs []pushed) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	frames, o.frames = o.frames, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/filter"
@@ -33,7 +34,7 @@ func (l *link) tellView() error {
 func (l *link) learnView(enc []byte) error {
 	v, err := filter.DecodeView(enc)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errPeer, err)
 	}
 	l.theirs, l.told = v, true
 	return l.intersect()
@@ -68,7 +69,7 @@ func (l *link) push(ap replica.Applied) {
 	if v := l.current(); len(v) > 0 && !ap.Control {
 		recs = within(v, ap)
 	}
-	if len(recs) > 0 && !l.out.live(recs) {
+	if len(recs) > 0 && !l.out.live(recs, false) {
 		l.resync()
 	}
 }
@@ -132,7 +133,7 @@ func (l *link) correct(ctx context.Context, recs []record.Record) error {
 			out = append(out, e.Live.WithoutBody())
 		}
 	}
-	if len(out) > 0 && !l.out.live(out) {
+	if len(out) > 0 && !l.out.live(out, true) {
 		l.resync()
 	}
 	return nil

@@ -45,10 +45,33 @@ func (l *link) writeUrgent() error {
 				return err
 			}
 		}
-		if err := l.putRecords(recs); err != nil {
+		if err := l.putRecords(l.unseen(recs)); err != nil {
 			return err
 		}
 	}
+}
+
+// saw remembers what the peer has pushed.
+func (l *link) saw(recs []record.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range recs {
+		l.seen.Add(recs[i].ID())
+	}
+}
+
+// unseen leaves out the live records that the peer has already. They are looked up
+// as late as that, since the peer may push the same meanwhile.
+func (l *link) unseen(push []pushed) []record.Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]record.Record, 0, len(push))
+	for i := range push {
+		if l.seen.Add(push[i].ID()) || push[i].sure {
+			out = append(out, push[i].Record)
+		}
+	}
+	return out
 }
 
 func (l *link) put(b []byte) error {

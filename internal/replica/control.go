@@ -90,7 +90,12 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 	changed := !next.Equal(r.filter)
 	r.mu.Unlock()
 	if changed {
-		if err := r.refilter(ctx, next); err != nil {
+		// Not with the caller's context: the peer that sent the description may go,
+		// and the filter that it ends may not stay in force.
+		whole, done := r.whole(ctx)
+		err := r.refilter(whole, next)
+		done()
+		if err != nil {
 			return err
 		}
 	}
@@ -153,4 +158,18 @@ func (r *Replica) reloadControl(ctx context.Context) {
 	r.mu.Lock()
 	r.control, r.controlID = state, set
 	r.mu.Unlock()
+}
+
+// whole returns a context for what has to be done to its end once it was begun; it
+// ends with the replica only, which takes it up again when it is opened.
+func (r *Replica) whole(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		select {
+		case <-r.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }

@@ -17,8 +17,10 @@ import (
 )
 
 // records returns how many keys the machine's store holds of libraries.
-func (m *machine) records() (n int) {
-	res, err := m.store.Query(m.t.Context(), query.Query{Prefix: "/l", KeysOnly: true})
+func (m *machine) records() int { return m.keys("/l") }
+
+func (m *machine) keys(prefix string) int {
+	res, err := m.store.Query(m.t.Context(), query.Query{Prefix: prefix, KeysOnly: true})
 	require.NoError(m.t, err)
 	all, err := res.Rest()
 	require.NoError(m.t, err)
@@ -45,14 +47,18 @@ func TestPurgeForgetsAllRecords(t *testing.T) {
 		id := kept.ID()
 		key := kv.Bin(id[:])
 		m.stop()
+		all := m.keys("/n/d/")
+		require.Equal(t, 10, all)
 		orphan := kv.Key("l", strings.Repeat("0", len(key)), "a", "x")
 		require.NoError(t, m.store.Put(t.Context(), orphan, []byte("x")))
-		require.NoError(t, m.store.Put(t.Context(), kv.Key("n", "d", strings.Repeat("0", len(key))), nil))
-		require.NoError(t, m.store.Put(t.Context(), kv.Key("n", "d", key), nil)) // made to its end but for the mark
+		require.NoError(t, m.store.Put(t.Context(), kv.Key("n", "doomed", strings.Repeat("0", len(key))), nil))
+		require.NoError(t, m.store.Put(t.Context(), kv.Key("n", "doomed", key), nil)) // made to its end but for the mark
 		m.start()
 		has, err := m.store.Has(t.Context(), orphan)
 		require.NoError(t, err)
 		require.False(t, has)
+		require.Zero(t, m.keys("/n/doomed"))
+		require.Equal(t, all, m.keys("/n/d/"), "what is known of the service stays")
 		eventually(t, "the other is whole", func() bool {
 			s, err := m.lib(id).Status(t.Context())
 			return err == nil && s.Synced == 10

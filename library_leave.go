@@ -57,6 +57,7 @@ func (l *Library) Leave(ctx context.Context, o LeaveOptions) error {
 	if lib != nil {
 		n.announcer.Remove(l.id)
 		n.fetcher.Remove(l.id)
+		n.ungovern(l.id)
 		errs = append(errs, lib.Close())
 	}
 	if o.Purge || keys.State == keyring.Joining {
@@ -70,7 +71,7 @@ func (l *Library) Leave(ctx context.Context, o LeaveOptions) error {
 
 // doomKey marks a library whose records are dropped unless the ring holds its
 // keys, so that a crash while it is made or purged leaves none behind.
-func doomKey(id LibraryID) ds.Key { return kv.Key("n", "d", kv.Bin(id[:])) }
+func doomKey(id LibraryID) ds.Key { return kv.Key("n", "doomed", kv.Bin(id[:])) }
 
 func (n *Node) doom(ctx context.Context, id LibraryID) error {
 	return n.store.Put(ctx, doomKey(id), nil)
@@ -90,7 +91,7 @@ func (n *Node) reprieve(ctx context.Context, id LibraryID) error {
 // reprieveAll goes on with what an earlier process left unfinished.
 func (n *Node) reprieveAll(ctx context.Context) error {
 	var ids []LibraryID
-	for e, err := range kv.Scan(ctx, n.store, kv.Key("n", "d"), true) {
+	for e, err := range kv.Scan(ctx, n.store, kv.Key("n", "doomed"), true) {
 		if err != nil {
 			return err
 		}

@@ -1,25 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,38 +19,57 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// These tests run the real binaries against each other on the loopback interface.
+// These tests run real processes against each other on the loopback interface.
 
-// bins are the binaries, built once for all tests.
-var bins struct {
+// processEnv chooses what the test binary is when it is started once more.
+const processEnv = "SIDECAR_TEST_PROCESS"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(processEnv) {
+	case "sidecar":
+		main()
+	case "minimal":
+		minimal()
+	default:
+		code := m.Run()
+		if canservice.dir != "" {
+			_ = os.RemoveAll(canservice.dir)
+		}
+		os.Exit(code)
+	}
+}
+
+// self returns the test binary and the variable that makes it something else. It
+// has all of this command, and linking another one takes long.
+func self(t testing.TB, what string) (path string, env []string) {
+	t.Helper()
+	path, err := os.Executable()
+	require.NoError(t, err)
+	return path, []string{processEnv + "=" + what}
+}
+
+// canservice is the reference CAN Service, built once for all tests.
+var canservice struct {
 	once    sync.Once
 	dir     string
 	failure string
 }
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if bins.dir != "" {
-		_ = os.RemoveAll(bins.dir)
-	}
-	os.Exit(code)
-}
-
-func binary(t testing.TB, name string) string {
+func reference(t testing.TB) string {
 	t.Helper()
-	bins.once.Do(func() {
+	canservice.once.Do(func() {
 		var err error
-		if bins.dir, err = os.MkdirTemp("", "sidecar-test"); err != nil {
-			bins.failure = err.Error()
+		if canservice.dir, err = os.MkdirTemp("", "sidecar-test"); err != nil {
+			canservice.failure = err.Error()
 			return
 		}
-		out, err := exec.Command("go", "build", "-o", bins.dir+string(filepath.Separator), ".", "../canservice").CombinedOutput()
+		out, err := exec.Command("go", "build", "-o", canservice.dir+string(filepath.Separator), "../canservice").CombinedOutput()
 		if err != nil {
-			bins.failure = string(out)
+			canservice.failure = string(out)
 		}
 	})
-	require.Empty(t, bins.failure)
-	return filepath.Join(bins.dir, name)
+	require.Empty(t, canservice.failure)
+	return filepath.Join(canservice.dir, "canservice")
 }
 
 // patience is how long anything may take on a slow machine.
@@ -189,95 +200,6 @@ func ask(method, url, kind string, body io.Reader, into any) error {
 	return json.Unmarshal(b, &struct{ Data any }{into})
 }
 
-// service is a CAN Service, behind a proxy that counts what the sidecar posts.
-type service struct {
-	t     testing.TB
-	dir   string
-	port  string
-	proxy string // base URL for the sidecar
-	*process
-	posts atomic.Int64 // ingests that the service confirmed to the sidecar
-}
-
-func newService(t testing.TB) *service {
-	t.Helper()
-	s := &service{t: t, dir: t.TempDir(), port: freePort(t)}
-	target, err := url.Parse("http://127.0.0.1:" + s.port)
-	require.NoError(t, err)
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.FlushInterval = -1 // events
-	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) }
-	proxy.ModifyResponse = func(r *http.Response) error {
-		if r.Request.Method == http.MethodPost && strings.HasSuffix(r.Request.URL.Path, "/ingest") && r.StatusCode == http.StatusOK {
-			s.posts.Add(1)
-		}
-		return nil
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	srv := &http.Server{Handler: proxy}
-	go func() { _ = srv.Serve(ln) }()
-	t.Cleanup(func() { _ = srv.Close() })
-	s.proxy = "http://" + ln.Addr().String() + "/api/v1/can/0"
-	return s
-}
-
-func (s *service) start() {
-	s.t.Helper()
-	s.process = spawn(s.t, s.dir, []string{"CAN_PORT=" + s.port, "CAN_STORAGE_ROOT=" + filepath.Join(s.dir, "can")}, binary(s.t, "canservice"))
-	until(s.t, "the CAN Service answers", func() bool { return ask("GET", s.base()+"/list?limit=1", "", nil, nil) == nil })
-}
-
-func (s *service) base() string { return "http://127.0.0.1:" + s.port + "/api/v1/can/0" }
-
-// asset is an asset as the CAN Service shows it, all of it.
-type asset map[string]any
-
-func (s *service) list() []asset {
-	s.t.Helper()
-	var out []asset
-	for {
-		var page struct{ Items []asset }
-		require.NoError(s.t, ask("GET", s.base()+"/list?limit=500&order=asc&offset="+strconv.Itoa(len(out)), "", nil, &page))
-		if out = append(out, page.Items...); len(page.Items) == 0 {
-			return out
-		}
-	}
-}
-
-func (s *service) ingest(content string, fields map[string]string) asset {
-	s.t.Helper()
-	var body bytes.Buffer
-	w := multipart.NewWriter(&body)
-	for k, v := range fields {
-		require.NoError(s.t, w.WriteField(k, v))
-	}
-	f, err := w.CreateFormFile("file", "photo.jpg")
-	require.NoError(s.t, err)
-	_, err = io.WriteString(f, content)
-	require.NoError(s.t, err)
-	require.NoError(s.t, w.Close())
-	var a asset
-	require.NoError(s.t, ask("POST", s.base()+"/ingest", w.FormDataContentType(), &body, &a))
-	return a
-}
-
-// contents maps the SHA-256 of each asset's content to how often it is there.
-func (s *service) contents() map[string]int {
-	s.t.Helper()
-	out := make(map[string]int)
-	for _, a := range s.list() {
-		resp, err := client.Get(s.base() + "/asset/" + a["hash"].(string))
-		require.NoError(s.t, err)
-		h := sha256.New()
-		_, err = io.Copy(h, resp.Body)
-		require.NoError(s.t, err)
-		require.NoError(s.t, resp.Body.Close())
-		out[hex.EncodeToString(h.Sum(nil))]++
-	}
-	return out
-}
-
 // sidecar is a sidecar's configuration and its present run.
 type sidecar struct {
 	t    testing.TB
@@ -296,7 +218,7 @@ can_service_url: %q
 listen_addr: "127.0.0.1:%s"
 data_dir: "./data"
 poll_interval_secs: 1
-full_scan_interval_secs: 5
+full_scan_interval_secs: 2
 network: lan
 listen: ["/ip4/127.0.0.1/tcp/%s", "/ip4/127.0.0.1/udp/%s/quic-v1"]
 `, serviceURL, s.port, p2p, p2p))
@@ -324,7 +246,8 @@ func (s *sidecar) start() {
 // launch starts the process and waits for nothing.
 func (s *sidecar) launch() {
 	s.t.Helper()
-	s.process = spawn(s.t, s.dir, nil, binary(s.t, "sidecar"))
+	path, env := self(s.t, "sidecar")
+	s.process = spawn(s.t, s.dir, env, path)
 }
 
 func (s *sidecar) call(method, path, body string, into any) error {

@@ -38,7 +38,7 @@ func refuse(t *testing.T, s *sidecar, says string) {
 }
 
 func TestStartsThatFail(t *testing.T) {
-	ca := newService(t)
+	ca := newService(t, usual)
 	ca.start()
 	running := newSidecar(t, ca.proxy)
 	running.start()

@@ -49,11 +49,8 @@ func benchRest(ctx context.Context, e *env) error {
 		}
 		svc, node = append(svc, s), append(node, n)
 	}
-	e.progress("starting, and the first full scans")
+	e.progress("starting")
 	for _, n := range node {
-		if _, err := nextScan(ctx, n, time.Time{}); err != nil {
-			return err
-		}
 		if err := n.call(ctx, "wait", count, nil); err != nil {
 			return err
 		}
@@ -70,7 +67,7 @@ func benchRest(ctx context.Context, e *env) error {
 			return err
 		}
 	}
-	if err := pause(ctx, 15*time.Second); err != nil { // for what the start left to do
+	if err := pause(ctx, 20*time.Second); err != nil { // for what the start left to do
 		return err
 	}
 	return e.watchRest(ctx, svc, node, libraries, long)

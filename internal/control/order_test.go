@@ -10,6 +10,7 @@ import (
 
 	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/tier"
 )
 
 func permutations(in []record.Record) (out [][]record.Record) {
@@ -98,7 +99,8 @@ func TestStateDoesNotDependOnTheOrderOfArrival(t *testing.T) {
 	require.Equal(t, 1, want.Waiting())
 	require.Equal(t, 2+9+2, want.Len(), "two descriptions, nine certificates, two of which are carried twice")
 	once, convinced := verifyOnce(), map[string]bool{}
-	rapid.Check(t, func(t *rapid.T) {
+	// Five permutations a case.
+	tier.Check(t, 1000, 20_000, func(t *rapid.T) {
 		var s *State
 		for range 5 {
 			s = deliver(t, w.lib, once, rapid.Permutation(all).Draw(t, "order"))

@@ -5,6 +5,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/cansync/cansync/internal/tier"
 )
 
 func setOf(ids ...[]ID) map[ID]bool {
@@ -36,7 +38,7 @@ func model(a, b map[ID]bool) (onlyA, onlyB map[ID]bool) {
 // whatever two sets, sessions end with the union on both sides, each told exactly
 // what the merge of both sets says, within the bounds on messages and bytes.
 func TestReconcileIsSetUnion(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	tier.Check(t, 2000, 100_000, func(t *rapid.T) {
 		src := source(rapid.Uint64().Draw(t, "seed"))
 		size := rapid.OneOf(rapid.IntRange(0, 20), rapid.IntRange(0, 2000))
 		both := randomIDs(src, size.Draw(t, "both"))

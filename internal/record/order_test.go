@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/cansync/cansync/internal/tier"
 )
 
 func TestAnEditBeatsALaterFirstAnnouncement(t *testing.T) {
@@ -121,7 +123,7 @@ func permutations(in []Header) (out [][]Header) {
 }
 
 func TestStateDoesNotDependOnTheOrderOfArrival(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	tier.Check(t, 5000, 100_000, func(t *rapid.T) {
 		hs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Header { return genHeader(t, "") }), 1, 12).Draw(t, "records")
 		a, b := replica{}, replica{}
 		for _, h := range hs {

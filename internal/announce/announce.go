@@ -139,6 +139,8 @@ type Announcer struct {
 	caught  [][32]byte
 	indexed bool
 
+	lacked int // of the scans: how many assets the last listing was short of
+
 	mu     sync.Mutex // never held across I/O or callbacks
 	voices map[[32]byte]*voice
 	busy   map[string]int64 // handles on their way from the listing to the inventory, and the size of each

@@ -84,6 +84,13 @@ func (h *health) failing(about int) bool {
 	return h.errs[about] != nil
 }
 
+// unscanned reports whether there was no full scan yet.
+func (h *health) unscanned() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lastScan.IsZero()
+}
+
 func (h *health) scanned(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -66,6 +66,8 @@ func (a *Announcer) scans() {
 		case err != nil:
 			a.log.Warn("full scan failed", "error", err)
 			wait = min(wait, scanRetry)
+		case a.health.unscanned(): // others wait for a first clear picture
+			wait = min(wait, scanRetry)
 		}
 	}
 }
@@ -201,11 +203,20 @@ func (a *Announcer) walk(w *walk, l *look) error {
 		end := o.Offset + len(page.Assets)
 		if at+1 >= len(page.Assets) || end <= pos && tail != nil {
 			w.empty = len(w.listed) == 0
-			w.shaky = w.shaky || end < page.Total
+			w.shaky = a.short(page.Total-end) || w.shaky
 			return nil
 		}
 		pos, tail = end, handlesOf(page.Assets[max(0, len(page.Assets)-scanOverlap):])
 	}
+}
+
+// short reports whether a listing that ended is in doubt because that many assets
+// are missing from it. A service that counts otherwise than it lists, its trash
+// too perhaps, is always short of as many: then that is how it is.
+func (a *Announcer) short(by int) bool {
+	was := a.lacked
+	a.lacked = max(0, by)
+	return by > 0 && by != was
 }
 
 // pause waits, unless the scan is to begin anew.

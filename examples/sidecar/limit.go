@@ -45,6 +45,15 @@ type limitedConn struct {
 	free func()
 }
 
+// CloseWrite lets net/http end an answer before it closes the connection: a client
+// that is still sending could otherwise not read it.
+func (c *limitedConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
 // Close implements [net.Conn].
 func (c *limitedConn) Close() error {
 	err := c.Conn.Close()

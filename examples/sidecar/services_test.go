@@ -12,6 +12,7 @@ import (
 // content, that offer only ingest, list and asset bytes, and both: the contents
 // end the same, and then nothing is ingested any more.
 func TestOtherServices(t *testing.T) {
+	t.Parallel() // most of it is waiting for scans
 	for name, c := range map[string][2]flavour{
 		"timestamp":             {stamped, stamped},
 		"minimal":               {{true, "content"}, {true, "content"}},
@@ -19,7 +20,7 @@ func TestOtherServices(t *testing.T) {
 		"different":             {usual, {true, "timestamp"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // most of it is waiting for scans
+			t.Parallel()
 			otherServices(t, c[0], c[1])
 		})
 	}

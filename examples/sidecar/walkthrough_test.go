@@ -73,6 +73,7 @@ func TestNodeThatWasOffCatchesUp(t *testing.T) {
 }
 
 func TestServiceComesAndGoes(t *testing.T) {
+	t.Parallel()
 	ca, cb := newService(t, usual), newService(t, usual)
 	cb.start()
 	a, b := newSidecar(t, ca.proxy), newSidecar(t, cb.proxy)

@@ -129,6 +129,9 @@ func (l *Library) Members() ([]Member, error) {
 		}
 		if i, ok := at[id]; ok { // it redeemed a second ticket: the rights add up
 			out[i].Access |= one.Access
+			if was := out[i].Until; one.Until.IsZero() || !was.IsZero() && one.Until.After(was) {
+				out[i].Until = one.Until
+			}
 			continue
 		}
 		at[id] = len(out)

@@ -3,6 +3,7 @@ package cansync
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -141,7 +142,8 @@ type LibraryStatus struct {
 	Peers int
 	// Expires is when the node's membership ends; the zero time means never.
 	Expires time.Time
-	// Refused is why a ticket was refused last, while joining.
+	// Refused is why a ticket was refused last, while joining; it matches
+	// [ErrTicketExpired] when the ticket ended before a member redeemed it.
 	Refused error
 }
 
@@ -150,8 +152,12 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 	lib, done, err := l.member()
 	if errors.Is(err, ErrNotJoined) {
 		l.n.mu.Lock()
-		defer l.n.mu.Unlock()
-		return LibraryStatus{State: StateJoining, Refused: l.refused}, nil
+		s, end := LibraryStatus{State: StateJoining, Refused: l.refused}, l.ticket.Expires()
+		l.n.mu.Unlock()
+		if !end.IsZero() && l.n.cfg.Now().After(end) { // members do not even answer to it
+			s.Refused = fmt.Errorf("%w on %s; ask for a new one", ErrTicketExpired, end.Format("2006-01-02 15:04 MST"))
+		}
+		return s, nil
 	}
 	if err != nil {
 		return LibraryStatus{}, err

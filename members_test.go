@@ -1,0 +1,48 @@
+package cansync_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync"
+	"github.com/cansync/cansync/can/cantest"
+	"github.com/cansync/cansync/transport"
+	"github.com/cansync/cansync/transport/memory"
+)
+
+// A ticket that ends while nobody can be reached is not waited for in silence.
+func TestATicketThatEndsWhileJoining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{})
+		l, err := a.node.CreateLibrary(t.Context(), "shared", cansync.Filter{})
+		require.NoError(t, err)
+		pa, pb := a.node.PeerID(), b.node.PeerID()
+		net.Partition([]transport.PeerID{pa}, []transport.PeerID{pb})
+		tk, err := l.Invite(t.Context(), cansync.InviteOptions{ValidFor: time.Hour})
+		require.NoError(t, err)
+		j, err := b.node.Join(t.Context(), tk)
+		require.NoError(t, err)
+		s, err := j.Status(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, s.Refused)
+		time.Sleep(time.Hour + time.Minute)
+		net.Heal()
+		time.Sleep(time.Hour)
+		s, err = j.Status(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, cansync.StateJoining, s.State)
+		require.ErrorIs(t, s.Refused, cansync.ErrTicketExpired)
+		ms, err := l.Members()
+		require.NoError(t, err)
+		require.Len(t, ms, 1)
+		b.join(l) // a new one helps
+		eventually(t, "joined", func() bool { return j.Access() != 0 })
+		a.close()
+		b.close()
+	})
+}

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"fmt"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cansync/cansync/can/cantest"
 	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/session"
@@ -111,62 +109,6 @@ func (g *group) hold(t *testing.T, data []byte) Want {
 	return w
 }
 
-func TestOneHonestPeerAmongBadOnesIsEnough(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		dir, stage := stages(t)
-		var received [5]atomic.Int64
-		var g *group
-		g = newGroup(t, 5, nodeOptions{client: func(c *ClientConfig) {
-			stage(c)
-			c.OnReceived = func(_ [32]byte, p transport.PeerID, n int) {
-				for i, h := range g.holders {
-					if h.tr.ID() == p {
-						received[i].Add(int64(n))
-					}
-				}
-			}
-		}})
-		size := 8 << 20
-		data := random(t, 7, size)
-		w := g.hold(t, data)
-		var lies, stalls, breaks atomic.Int64
-		b := g.b.tr.ID()
-		for _, h := range g.holders {
-			g.net.SetLink(h.tr.ID(), b, memory.Link{Bandwidth: 8 << 20, Latency: time.Millisecond})
-		}
-		g.holders[0].servedBy(func(s transport.Stream) transport.Stream { return &liar{s, &lies} })
-		g.holders[1].stalls(&stalls)
-		g.net.SetLink(g.holders[2].tr.ID(), b, memory.Link{Bandwidth: 10 << 10, Latency: time.Millisecond})
-		g.holders[3].servedBy(func(s transport.Stream) transport.Stream {
-			return &breaker{s, 300 << 10, func() {
-				breaks.Add(1)
-				g.net.SetLink(g.holders[3].tr.ID(), b, memory.Link{Down: true})
-			}}
-		})
-		begun := time.Now()
-		c, err := g.b.client.Large(t.Context(), w, nil)
-		require.NoError(t, err)
-		took := time.Since(begun)
-		require.True(t, string(data) == string(readContent(t, c)))
-		require.NoError(t, c.Discard())
-		require.Zero(t, leftovers(t, dir))
-		require.Positive(t, lies.Load())
-		require.Positive(t, stalls.Load())
-		require.Positive(t, breaks.Load())
-		require.Positive(t, received[2].Load()+1)
-		require.Equal(t, []transport.PeerID{g.holders[0].tr.ID()}, g.b.blamed)
-		require.LessOrEqual(t, received[0].Load(), int64(2*maxPiece))
-		total := int64(0)
-		for i := range received {
-			total += received[i].Load()
-		}
-		require.LessOrEqual(t, total-received[0].Load(), int64(size)*105/100)
-		// Virtual time: the honest one alone needs 1 s, and a stall takes a while to be noticed.
-		require.LessOrEqual(t, took, 1500*time.Millisecond)
-		t.Log("took", took, "received", total-int64(size), "more than the size")
-	})
-}
-
 func TestOnlyBadPeersAreNamedInTheError(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		dir, stage := stages(t)
@@ -227,53 +169,6 @@ func TestSilentPeerCostsHalfAMinute(t *testing.T) {
 		require.LessOrEqual(t, time.Since(begun), 31*time.Second)
 		require.Positive(t, stalls.Load())
 	})
-}
-
-// TestServiceThatRotsSendsNothingWrong is R-11: what the service altered does not
-// leave the node, and an alarm is raised each time.
-func TestServiceThatRotsSendsNothingWrong(t *testing.T) {
-	for _, lacks := range []cantest.Features{0, cantest.FeatureRange} {
-		t.Run(fmt.Sprint(lacks), func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				_, stage := stages(t)
-				a, b, lib := pair(t, nodeOptions{can: cantest.Options{Lacks: lacks, Seed: 3}}, nodeOptions{client: stage})
-				fault := a.can.Inject(cantest.Fault{
-					Route: cantest.RouteAsset, Probability: 0.3, Action: cantest.Action{Kind: cantest.ActWrongBytes},
-				})
-				var wants []Want
-				for i := range 24 {
-					size := 3000 + i
-					if i%3 == 0 {
-						size = 500_000 + i
-					}
-					wants = append(wants, a.announce(lib, a.hold(random(t, uint64(100+i), size))))
-				}
-				for _, w := range wants {
-					for {
-						var err error
-						if w.Size <= SmallLimit {
-							_, err = b.client.Small(t.Context(), w)
-						} else {
-							var c *Content
-							if c, err = b.client.Large(t.Context(), w, nil); err == nil {
-								require.NoError(t, c.Discard())
-							}
-						}
-						if err == nil {
-							break
-						}
-						require.ErrorIs(t, err, ErrUnavailable)
-					}
-				}
-				require.Positive(t, fault.Fired())
-				if lacks == 0 {
-					require.EqualValues(t, fault.Fired(), a.rotten.Load())
-				}
-				require.Positive(t, a.rotten.Load()) // else skipped bytes were hit alone
-				require.Zero(t, b.liars.Load())
-			})
-		})
-	}
 }
 
 func TestNobodyThere(t *testing.T) {

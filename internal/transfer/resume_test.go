@@ -1,11 +1,9 @@
 package transfer
 
 import (
-	"math/rand/v2"
 	"os"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -14,56 +12,6 @@ import (
 	"github.com/cansync/cansync/transport"
 	"github.com/cansync/cansync/transport/memory"
 )
-
-// TestResumeAtRandomOffsets is R-16: the connections break at random offsets, and
-// what was there is not fetched again.
-func TestResumeAtRandomOffsets(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		dir, stage := stages(t)
-		var received, breaks atomic.Int64
-		g := newGroup(t, 3, nodeOptions{client: func(c *ClientConfig) {
-			stage(c)
-			c.OnReceived = func(_ [32]byte, _ transport.PeerID, n int) { received.Add(int64(n)) }
-		}})
-		for _, h := range g.holders {
-			g.net.SetLink(h.tr.ID(), g.b.tr.ID(), memory.Link{Bandwidth: 4 << 20, Latency: 2 * time.Millisecond})
-		}
-		size := 8 << 20
-		data := random(t, 5, size)
-		w := g.hold(t, data)
-		rng := rand.New(rand.NewPCG(1, 2))
-		const rounds = 20
-		next := func() int64 { return int64(rng.IntN(2*size/rounds)) + 1 }
-		at := next()
-		var c *Content
-		for tries := 0; c == nil; tries++ {
-			require.Less(t, tries, 3*rounds)
-			await(t, "meet again", func() bool { return len(g.b.m.Peers(g.lib.ID())) == 3 })
-			var err error
-			c, err = g.b.client.Large(t.Context(), w, func(done, _ int64) {
-				if done >= at && done < int64(size) {
-					breaks.Add(1)
-					at = done + next()
-					for _, h := range g.holders {
-						g.net.Disconnect(h.tr.ID(), g.b.tr.ID())
-					}
-				}
-			})
-			if err != nil {
-				require.ErrorIs(t, err, ErrNoPeer)
-				require.Equal(t, 1, leftovers(t, dir))
-			}
-		}
-		require.True(t, string(data) == string(readContent(t, c)))
-		require.NoError(t, c.Discard())
-		require.Greater(t, breaks.Load(), int64(rounds/2))
-		// Each break wastes at most the pieces under way from three peers.
-		wasted := received.Load() - int64(size)
-		t.Log("breaks", breaks.Load(), "wasted", wasted)
-		require.LessOrEqual(t, wasted, breaks.Load()*3*(maxPiece+blob.GroupSize))
-		require.Zero(t, g.b.liars.Load())
-	})
-}
 
 // TestResumeInANewProcess: the first client is gone, the second takes up its stage.
 func TestResumeInANewProcess(t *testing.T) {

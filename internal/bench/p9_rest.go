@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cansync/cansync/transport"
 )
 
 // quietBytes is what one small reconciliation a minute of both sets of a library,
@@ -55,22 +57,35 @@ func benchRest(ctx context.Context, e *env) error {
 			return err
 		}
 	}
-	for range 600 {
-		var s nodeStatus
-		if err := node[0].call(ctx, "status", none{}, &s); err != nil {
-			return err
-		}
-		if s.Peers == libraries {
-			break
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
+	if err := connect(ctx, node, libraries); err != nil {
+		return err
 	}
 	if err := pause(ctx, 20*time.Second); err != nil { // for what the start left to do
 		return err
 	}
 	return e.watchRest(ctx, svc, node, libraries, long)
+}
+
+// connect tells one node where the other is, since ports are others than before, and
+// waits until they share all libraries.
+func connect(ctx context.Context, node []*child, libraries int) error {
+	var at transport.PeerInfo
+	if err := node[0].call(ctx, "where", none{}, &at); err != nil {
+		return err
+	}
+	if err := node[1].call(ctx, "learn", at, nil); err != nil {
+		return err
+	}
+	var s nodeStatus
+	for range 600 {
+		if err := node[0].call(ctx, "status", none{}, &s); err != nil || s.Peers == libraries {
+			return err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%d libraries of %d are shared after a minute", s.Peers, libraries)
 }
 
 // introduce makes libraries on one new node and lets another join them.

@@ -70,6 +70,10 @@ func openNode(ctx context.Context, log *slog.Logger, s nodeSetup) (_ *role, err 
 			"carried":   method(n.carried),
 			"scanned":   method(n.scanned),
 			"announced": method(n.announced),
+			"where": method(func(context.Context, none) (transport.PeerInfo, error) {
+				return transport.PeerInfo{ID: n.node.PeerID(), Addrs: n.node.Addrs()}, nil
+			}),
+			"learn": method(func(_ context.Context, p transport.PeerInfo) (none, error) { return none{}, n.node.Learn(p) }),
 		},
 		close: func() error { return errors.Join(n.node.Close(), n.client.Close()) },
 	}, nil

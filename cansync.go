@@ -94,6 +94,10 @@ type Node struct {
 	fetcher   *fetch.Fetcher
 	announcer *announce.Announcer
 
+	limits limits
+	flows  flows
+	mender mender
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -101,10 +105,11 @@ type Node struct {
 
 	change chan struct{} // holds a token while the set of libraries is not changing
 
-	mu     sync.Mutex
-	closed bool
-	done   chan struct{} // closed when Close is through
-	libs   map[LibraryID]*Library
+	mu      sync.Mutex
+	closed  bool
+	limited Limits
+	done    chan struct{} // closed when Close is through
+	libs    map[LibraryID]*Library
 }
 
 // New starts a node. ctx bounds the start, not the node. The CAN Service need not
@@ -185,7 +190,7 @@ func (n *Node) openState() (err error) {
 		return fmt.Errorf("open keys: %w", err)
 	}
 	if n.store = n.cfg.Store; n.store == nil {
-		n.ownStore, err = badger.Open(filepath.Join(dir, "db"), badger.Options{Logger: n.log})
+		n.ownStore, err = badger.Open(filepath.Join(dir, "db"), badger.Options{Logger: n.log, Reserve: uint64(n.cfg.DiskReserve)})
 		if err != nil {
 			return fmt.Errorf("open store: %w", err)
 		}
@@ -224,6 +229,9 @@ func (n *Node) openTransport() error {
 
 // start starts the machinery.
 func (n *Node) start(ctx context.Context) {
+	n.limited = n.cfg.Limits
+	n.limits.up.SetNode(n.limited.Upload)
+	n.limits.down.SetNode(n.limited.Download)
 	n.inv = inventory.New(n.store)
 	n.sessions = session.New(session.Config{
 		Transport: n.tr, Device: n.ring.Device(), Store: n.store, Now: n.cfg.Now, Rand: n.cfg.Rand,
@@ -231,9 +239,11 @@ func (n *Node) start(ctx context.Context) {
 	})
 	n.client = transfer.NewClient(transfer.ClientConfig{
 		Network: n.sessions, Stages: n.stages, Now: n.cfg.Now, Logger: n.log,
+		Limit: &n.limits.down, OnReceived: n.onReceived, OnLiar: n.onLiar,
 	})
 	n.server = transfer.NewServer(transfer.ServerConfig{
 		Service: n.cfg.CAN, Inventory: n.inv, Library: n.replicated, Logger: n.log, OnCorrupt: n.onCorrupt,
+		Limit: &n.limits.up, OnSent: n.onSent,
 	})
 	n.sessions.Serve(session.ProtoBlob, n.server.Serve)
 	n.ingester = ingest.New(ingest.Config{
@@ -246,11 +256,11 @@ func (n *Node) start(ctx context.Context) {
 	})
 	fc := fetch.Config{
 		Ingester: n.ingester, Inventory: n.inv, Source: fetch.From(n.client), Now: n.cfg.Now, Logger: n.log,
-		Stages: n.stages, OnEvent: n.onFetch, Ready: n.announcer.Scanned(), Unread: n.announcer.Unread,
+		Stages: n.stages, OnEvent: n.onFetch, Ready: n.announcer.Scanned(), Unread: n.unread,
 	}
 	if sp, ok := n.store.(store.SpaceReporter); ok && n.stages != nil {
 		if _, reserve, err := sp.Space(); err == nil {
-			fc.Reserve = reserve
+			fc.Reserve = max(reserve, uint64(n.cfg.DiskReserve))
 			fc.Space = func() (uint64, error) {
 				free, _, err := sp.Space()
 				return free, err

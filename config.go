@@ -64,6 +64,15 @@ type Config struct {
 	// FullScanInterval is the time between full listings; 0 means 5 min.
 	FullScanInterval time.Duration
 
+	// Limits are the limits of the node's traffic at the start; see
+	// [Node.SetLimits].
+	Limits Limits
+	// DiskReserve is how many bytes of disk space fetches of large contents leave
+	// free, and below which the default store refuses writes; 0 means what the store
+	// asks for, 512 MiB or more by default. It takes the default store, or one that
+	// is a [store.SpaceReporter], and a DataDir.
+	DiskReserve int64
+
 	// Logger takes the node's log; nil discards it.
 	Logger *slog.Logger
 	// Now is the wall clock; nil means time.Now. Time-outs do not use it.
@@ -115,6 +124,12 @@ func (c Config) withDefaults() (Config, error) {
 		if *d.v < minPoll {
 			return bad("%s: %s is less than %s", d.name, *d.v, minPoll)
 		}
+	}
+	if err := c.Limits.check(); err != nil {
+		return Config{}, err
+	}
+	if c.DiskReserve < 0 {
+		return bad("DiskReserve: negative")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

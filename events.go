@@ -46,6 +46,14 @@ const (
 	EventPeerDown EventKind = "peer_down"
 	// EventService: the CAN Service became reachable (no Err) or failed (Err).
 	EventService EventKind = "service"
+	// EventProgress: large assets of the library are on their way; Size of Total
+	// bytes are here, and Asset says which it is if it is one. It comes at most
+	// twice a second for each library and only while bytes arrive. It is not kept
+	// for readers that come later, and its Seq is that of the event before it.
+	EventProgress EventKind = "progress"
+	// EventPeerLied: a peer sent bytes that are not what a record promises, and is
+	// left alone for ten minutes.
+	EventPeerLied EventKind = "peer_lied"
 	// EventMissed: the reader was too slow, and events were dropped before this
 	// one. Size tells how many.
 	EventMissed EventKind = "missed"
@@ -64,6 +72,8 @@ type Event struct {
 	// Size is the number of bytes fetched, of removals held, or of events missed at
 	// most.
 	Size int64
+	// Total is the number of bytes that an [EventProgress] is about.
+	Total int64
 	// Duration is how long it took.
 	Duration time.Duration
 	Err      error
@@ -86,6 +96,8 @@ type hub struct {
 	stored  map[uint64]bool // the chunks that are in the store
 	wake    chan struct{}   // closed and replaced at each event
 	closed  bool
+	reports map[LibraryID]report // the last EventProgress of each library
+	told    uint64               // how many there were
 }
 
 func newHub(now func() time.Time) *hub {
@@ -148,9 +160,10 @@ func (n *Node) LastEvent() uint64 {
 // are reported as missed too.
 func (n *Node) EventsAfter(ctx context.Context, seq uint64) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
-		seq := seq
+		seq, told := seq, n.events.reported()
 		for {
 			events, wake, closed := n.events.after(seq)
+			reports := n.events.reportsAfter(told)
 			for _, e := range events {
 				if missed := e.Seq - seq - 1; missed > 0 && seq > 0 {
 					if !yield(Event{Seq: e.Seq - 1, Time: e.Time, Kind: EventMissed, Size: int64(missed)}) {
@@ -162,7 +175,13 @@ func (n *Node) EventsAfter(ctx context.Context, seq uint64) iter.Seq[Event] {
 					return
 				}
 			}
-			if len(events) > 0 {
+			for _, r := range reports {
+				told, r.e.Seq = r.number, seq
+				if !yield(r.e) {
+					return
+				}
+			}
+			if len(events)+len(reports) > 0 {
 				continue
 			}
 			if closed {

@@ -57,6 +57,7 @@ func (l *Library) Leave(ctx context.Context, o LeaveOptions) error {
 	if lib != nil {
 		n.announcer.Remove(l.id)
 		n.fetcher.Remove(l.id)
+		n.ungovern(l.id)
 		errs = append(errs, lib.Close())
 	}
 	if o.Purge || keys.State == keyring.Joining {

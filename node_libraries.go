@@ -132,6 +132,7 @@ func (n *Node) install(keys keyring.Library, lib *library.Library, into *Library
 		n.libs[l.id] = l
 	}
 	n.mu.Unlock()
+	n.govern(keys)
 	n.fetcher.Add(lib)
 	n.announcer.AddGated(lib, n.gateFor(lib, keys.Approve))
 	n.sessions.Add(lib.Session(func(transport.PeerID) { n.onRound(l, lib) }))
@@ -207,6 +208,7 @@ func (n *Node) Join(ctx context.Context, t Ticket) (*Library, error) {
 	if joining { // with another ticket; what the host set meanwhile holds
 		n.mu.Lock()
 		keys.View, keys.Mode, keys.Approve = old.keys.View, old.keys.Mode, old.keys.Approve
+		keys.Upload, keys.Download, keys.Quota = old.keys.Upload, old.keys.Download, old.keys.Quota
 		n.mu.Unlock()
 	}
 	if err := n.ring.Save(keys); err != nil {
@@ -225,6 +227,7 @@ func (n *Node) comeBack(ctx context.Context, keys keyring.Library, t Ticket) (*L
 		_ = lib.Close() // its membership ended; the ticket gives a new one
 		fresh := keyring.Library{
 			ID: t.Library(), State: keyring.Joining, Name: t.Name(), View: keys.View, Mode: keys.Mode, Approve: keys.Approve,
+			Upload: keys.Upload, Download: keys.Download, Quota: keys.Quota,
 		}
 		if fresh.Ticket, err = t.ExportSecret(); err == nil {
 			err = n.ring.Save(fresh)
@@ -472,11 +475,6 @@ func (n *Node) onHealth(err error) {
 func (n *Node) onHeld(lib [32]byte, count int) {
 	n.log.Warn("removals held back until confirmed", "library", hex.EncodeToString(lib[:]), "count", count)
 	n.events.emit(Event{Kind: EventHeld, Library: lib, Size: int64(count)})
-}
-
-func (n *Node) onCorrupt(handle string, d can.Digest) {
-	n.log.Error("CAN Service returns other bytes than it did", "handle", handle, "digest", d.String())
-	n.events.emit(Event{Kind: EventFailed, Asset: d, Err: can.ErrCorrupted})
 }
 
 func (n *Node) onAnnounce(e announce.Event) {

@@ -29,6 +29,7 @@ type task struct {
 	// Guarded by the fetcher's mutex.
 	lined   bool // in line for a worker, maybe twice
 	running bool
+	asked   bool // running because it was asked for by name
 	again   bool // something changed while it was running
 	done    int64
 	total   int64

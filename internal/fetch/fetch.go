@@ -35,6 +35,9 @@ var (
 	ErrTooMany = errors.New("fetch: too many assets asked for")
 )
 
+// MaxAsked bounds the assets of one library that are asked for by name.
+const MaxAsked = 1 << 16
+
 const (
 	// window is how many rows of one library are in memory at most; new rows are
 	// loaded when fewer than lowWater wait for a worker. Large assets take up half
@@ -44,8 +47,6 @@ const (
 	// maxSmall keeps the small contents in memory below 64 MiB.
 	maxSmall = 1024
 	maxLarge = 64
-	// maxAsked bounds the assets of one library that are asked for by name.
-	maxAsked = 1 << 16
 )
 
 // Config says what a fetcher works with. Ingester, Inventory and Source are
@@ -134,6 +135,7 @@ type Fetcher struct {
 	turn    int
 	small   int // workers at work
 	large   int
+	asking  [2]int // assets asked for by name that are worked on, small and large
 	planned uint64 // bytes of large contents that are begun and not yet on disk
 	stats   Stats
 }
@@ -239,8 +241,8 @@ func (f *Fetcher) Fetch(ctx context.Context, id [32]byte, assets ...can.Digest) 
 	if d == nil {
 		return ErrUnknown
 	}
-	if len(assets) > maxAsked {
-		return fmt.Errorf("%w: %d at once, at most %d", ErrTooMany, len(assets), maxAsked)
+	if len(assets) > MaxAsked {
+		return fmt.Errorf("%w: %d at once, at most %d", ErrTooMany, len(assets), MaxAsked)
 	}
 	wanted := make(map[can.Digest]bool, len(assets))
 	var rows []can.Digest
@@ -255,7 +257,7 @@ func (f *Fetcher) Fetch(ctx context.Context, id [32]byte, assets ...can.Digest) 
 		}
 	}
 	f.mu.Lock()
-	full := len(d.asked)+len(rows) > maxAsked
+	full := len(d.asked)+len(rows) > MaxAsked
 	f.mu.Unlock()
 	if full {
 		return ErrTooMany
@@ -307,7 +309,7 @@ func (f *Fetcher) dispatch() {
 		if t == nil {
 			break
 		}
-		f.small++
+		f.count(t, 1)
 		go f.work(t)
 	}
 	for f.large < f.cfg.Large {
@@ -315,15 +317,30 @@ func (f *Fetcher) dispatch() {
 		if t == nil {
 			break
 		}
-		f.large++
+		f.count(t, 1)
 		go f.work(t)
+	}
+}
+
+// count counts the workers at work. It is called with mu held.
+func (f *Fetcher) count(t *task, n int) {
+	class := 0
+	if t.large {
+		class = 1
+		f.large += n
+	} else {
+		f.small += n
+	}
+	if t.asked {
+		f.asking[class] += n
 	}
 }
 
 // next takes the next waiting asset, one library after the other, and marks it as
 // running. It is called with mu held. Nothing is handed out while the service is
-// down: it would only be fetched to be dropped. Those asked for by name come first.
-// While small assets wait, one large one of the others at a time is worked on.
+// down: it would only be fetched to be dropped. Those asked for by name come first,
+// and while one is worked on, one small and one large asset of the others at a time
+// are. While small assets wait, one large one of the others at a time is.
 func (f *Fetcher) next(large bool) *task {
 	if f.closed || !f.up || !f.ready {
 		return nil
@@ -331,7 +348,10 @@ func (f *Fetcher) next(large bool) *task {
 	if t := f.take(large, true); t != nil {
 		return t
 	}
-	if large && f.large > 0 {
+	if f.asking != [2]int{} && (large && f.large > f.asking[1] || !large && f.small > f.asking[0]) {
+		return nil
+	}
+	if large && f.large > f.asking[1] {
 		for _, d := range f.order {
 			if d.smallWaits() {
 				return nil
@@ -349,7 +369,7 @@ func (f *Fetcher) take(large, asked bool) *task {
 		if t == nil {
 			continue
 		}
-		t.running, t.again = true, false
+		t.running, t.again, t.asked = true, false, asked
 		t.ctx, t.cancel = context.WithCancelCause(d.ctx)
 		d.tasks.Add(1)
 		if d.more && d.small.len()+d.large.len() < lowWater {
@@ -370,13 +390,13 @@ func (f *Fetcher) work(t *task) {
 		d.hand(out)
 		d.tasks.Done()
 		f.mu.Lock()
-		if t = f.next(large); t == nil {
-			if large {
-				f.large--
-			} else {
-				f.small--
-				f.dispatch() // large ones may have waited for the small
-			}
+		f.count(t, -1)
+		asked := t.asked
+		if t = f.next(large); t != nil {
+			f.count(t, 1)
+		}
+		if t == nil && !large || asked {
+			f.dispatch() // others may have waited for it
 		}
 		f.mu.Unlock()
 	}

@@ -202,7 +202,7 @@ func (m *Manager) forget(id transport.PeerID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.libs {
-		if r, ok := e.rests[id]; ok && !r.crowded {
+		if r, ok := e.rests[id]; ok && r.crowded == 0 {
 			delete(e.rests, id)
 		}
 	}

@@ -70,7 +70,9 @@ func (m *Manager) register(s *session, libs map[uint16]shared) bool {
 		p.ctx, p.cancel = context.WithCancel(s.ctx)
 		e.links[s.peer], s.places[handle] = p, p
 		s.all = append(s.all, p)
-		delete(e.rests, s.peer)
+		if e.rests[s.peer].crowded == 0 {
+			delete(e.rests, s.peer)
+		}
 	}
 	ok := len(s.places) > 0
 	if ok {
@@ -110,7 +112,7 @@ func (m *Manager) end(p *place, why ending) {
 		delete(e.links, p.s.peer)
 		e.left(p.s.peer, m.cfg.Now())
 		if why == endCrowded {
-			e.rest(p.s.peer, jitter(strangerMin), true)
+			e.crowd(p.s.peer, time.Since(p.since))
 		}
 	}
 	m.settleLocked(p, why)

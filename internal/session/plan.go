@@ -10,6 +10,7 @@ import (
 )
 
 const (
+	crowdMost  = time.Hour        // before asking again who has no room
 	membersFor = 5 * time.Minute  // how long a list of members is taken for current
 	lonelyWait = 20 * time.Second // before asking again who refused a node that never had a link
 	maxSeen    = 16384            // peers of a library whose last link is remembered
@@ -33,7 +34,7 @@ type entry struct {
 // rest is a time during which a peer is not asked for a link.
 type rest struct {
 	until   time.Time
-	crowded bool // the peer said that it has no room
+	crowded int // how often in a row the peer said that it has no room
 }
 
 func newEntry(lib *Library) *entry {
@@ -54,8 +55,19 @@ func (e *entry) left(peer transport.PeerID, now time.Time) {
 	e.seen[peer] = now
 }
 
+// crowd leaves a peer that has no room alone, longer each time: it may be crowded
+// until the weights have turned. A link that lasted counts as room.
+func (e *entry) crowd(peer transport.PeerID, lasted time.Duration) {
+	n := e.rests[peer].crowded
+	if lasted > crowdMost {
+		n = 0
+	}
+	wait := min(strangerMin<<min(2*n, 10), crowdMost)
+	e.rest(peer, jitter(wait), n+1)
+}
+
 // rest leaves a peer alone for a while.
-func (e *entry) rest(peer transport.PeerID, d time.Duration, crowded bool) {
+func (e *entry) rest(peer transport.PeerID, d time.Duration, crowded int) {
 	now := time.Now()
 	if len(e.rests) >= maxTries {
 		for id, r := range e.rests {

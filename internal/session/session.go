@@ -203,7 +203,7 @@ func (m *Manager) refused(peer transport.PeerID, libs []*Library, both map[uint1
 		if e == nil || e.lib != lib || taken[lib] {
 			continue
 		}
-		e.rest(peer, jitter(strangerMin), false)
+		e.rest(peer, jitter(strangerMin), e.rests[peer].crowded)
 	}
 }
 

@@ -68,8 +68,9 @@ func (e *env) spawn(role, name string, setup any) (*child, error) {
 		return nil, err
 	}
 	c := &child{name: name, cmd: cmd, in: in, dec: json.NewDecoder(out)}
+	e.spawned++
 	if e.profile != "" {
-		c.profile = filepath.Join(e.profile, e.budget+"-"+strings.ReplaceAll(name, " ", "-"))
+		c.profile = filepath.Join(e.profile, fmt.Sprintf("%s-%02d-%s", e.budget, e.spawned, strings.ReplaceAll(name, " ", "-")))
 	}
 	e.kids = append(e.kids, c)
 	return c, nil

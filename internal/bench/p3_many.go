@@ -97,7 +97,10 @@ func (e *env) firstSync(ctx context.Context, a shared, want int) (s synced, err 
 	s.extra = disk()
 	var merr error
 	s.use, merr = m.end()
-	errs := []error{err, merr}
+	if err != nil { // what measuring says of processes that are gone is no news
+		return s, err
+	}
+	errs := []error{merr}
 	for _, k := range all {
 		errs = append(errs, k.finish(ctx))
 	}

@@ -105,7 +105,10 @@ func (e *env) syncRecords(ctx context.Context, a *child, ticket string, n int) (
 	var took time.Duration
 	err = b.call(ctx, "join", joinRecords{Ticket: ticket, Want: n}, &took)
 	s, merr := m.end()
-	if err := errors.Join(err, merr, a.finish(ctx), b.finish(ctx), b.close()); err != nil {
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := errors.Join(merr, a.finish(ctx), b.finish(ctx), b.close()); err != nil {
 		return 0, nil, err
 	}
 	return perSecond(int64(n), took), s, nil

@@ -21,7 +21,7 @@ const DefaultPath = "/api/v1/can/0"
 
 // Limits of the HTTP client.
 const (
-	maxListBytes   = 16 << 20  // one page of a listing or of changes
+	maxListBytes   = 8 << 20   // one page of a listing or of changes
 	maxAnswerBytes = 1 << 20   // any other JSON answer
 	maxErrorBytes  = 64 << 10  // what is read of an error's body
 	maxEventBytes  = 1 << 20   // one line, and one event, of the event stream

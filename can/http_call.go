@@ -120,17 +120,29 @@ func (c *HTTPClient) callJSON(parent context.Context, r *request, limit int64) (
 	return data, nil
 }
 
-// readAll reads at most limit bytes and takes a longer body for invalid.
+// readAll reads at most limit bytes and takes a longer body for invalid. It reads in
+// pieces, so that one that is too long costs no more memory than the limit.
 func readAll(r io.Reader, limit int64) ([]byte, error) {
-	var buf bytes.Buffer
-	n, err := io.Copy(&buf, io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, err
+	var pieces [][]byte
+	size, total := int64(4<<10), int64(0)
+	p := make([]byte, 0, size)
+	for {
+		n, err := r.Read(p[len(p):cap(p)])
+		p = p[:len(p)+n]
+		if total += int64(n); total > limit {
+			return nil, fmt.Errorf("%w: answer longer than %d bytes", ErrInvalid, limit)
+		}
+		switch {
+		case err == io.EOF:
+			return bytes.Join(append(pieces, p), nil), nil
+		case err != nil:
+			return nil, err
+		case len(p) == cap(p):
+			pieces = append(pieces, p)
+			size = min(2*size, 1<<20)
+			p = make([]byte, 0, min(size, limit+1-total))
+		}
 	}
-	if n > limit {
-		return nil, fmt.Errorf("%w: answer longer than %d bytes", ErrInvalid, limit)
-	}
-	return buf.Bytes(), nil
 }
 
 func (c *HTTPClient) wrap(r *request, err error) error {

@@ -17,14 +17,15 @@ import (
 // processes that were started, and the report.
 type env struct {
 	options
-	w      io.Writer
-	root   string // of all temporary data
-	exe    string
-	budget string
-	dirs   int
-	kids   []*child // of the budget under way
-	lines  int
-	short  int
+	w       io.Writer
+	root    string // of all temporary data
+	exe     string
+	budget  string
+	dirs    int
+	spawned int      // processes, to tell their profiles apart
+	kids    []*child // of the budget under way
+	lines   int
+	short   int
 }
 
 func newEnv(o options, w io.Writer) (*env, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/tier"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/store/memory"
 	"github.com/cansync/cansync/transport"
@@ -128,7 +129,7 @@ func (m model) live(d can.Digest) (best record.Record) {
 	return best
 }
 
-func (m model) counts() (c replica.Counts) {
+func (m model) counts(v filter.View) (c replica.Counts) {
 	for d, byAuthor := range m {
 		c.Records += int64(len(byAuthor))
 		live := m.live(d)
@@ -137,7 +138,7 @@ func (m model) counts() (c replica.Counts) {
 			continue
 		}
 		b, _ := record.DecodeAsset(live.Body)
-		if len(b.MIMEType) >= 6 && b.MIMEType[:6] == "image/" {
+		if v.Match(d, b.Metadata()) {
 			c.Live++
 			c.LiveBytes += int64(b.Size)
 		}
@@ -156,11 +157,11 @@ func (m model) ids() []record.ID {
 	return ids
 }
 
-func agree(t require.TestingT, m model, r *replica.Replica) {
+func agree(t require.TestingT, m model, v filter.View, r *replica.Replica) {
 	ctx := context.Background()
 	c := r.Counts()
 	c.Queued = 0
-	require.Equal(t, m.counts(), c)
+	require.Equal(t, m.counts(v), c)
 	var ids []record.ID
 	for id, err := range r.IDs(ctx, false, nil) {
 		check(t, err)
@@ -194,46 +195,102 @@ func agree(t require.TestingT, m model, r *replica.Replica) {
 	require.Equal(t, queued, r.Counts().Queued)
 }
 
-// Whatever the order, the batches and the restarts, a replica ends as the rules
-// say.
+// Whatever the order, the batches, the restarts, and the filters and views on the
+// way, a replica ends as the rules say (S-12).
 func TestStateIsAFunctionOfTheRecords(t *testing.T) {
 	w := newWorld(t, capability.Read|capability.Write, capability.Read|capability.Write)
-	rapid.Check(t, func(t *rapid.T) {
+	v := record.NewVerifier(0)
+	tier.Check(t, 500, 20_000, func(t *rapid.T) {
 		ctx := context.Background()
-		n := rapid.IntRange(1, 40).Draw(t, "records")
-		m := model{}
+		m := truth{model: model{}, filter: filter.Filter{MIMEPrefix: "image/"}}
+		for _, r := range w.control {
+			if r.Kind == record.Description {
+				m.describe(r, m.filter)
+			}
+		}
+		clock := func() record.Clock {
+			return record.ClockAt(start) + record.Clock(rapid.IntRange(-3, 3).Draw(t, "clock"))
+		}
 		var recs []record.Record
-		for range n {
+		for range rapid.IntRange(1, 40).Draw(t, "records") {
+			if rapid.IntRange(0, 7).Draw(t, "description") == 0 {
+				f := rapid.SampledFrom(filters).Draw(t, "filter")
+				d, err := control.NewDescription(clock()+10, w.keys.ID, w.keys.Cert, control.Description{Name: "l", Filter: f})
+				check(t, err)
+				rs, err := record.SignWith(w.authors[0].key, []record.Draft{d})
+				check(t, err)
+				m.describe(rs[0], f)
+				recs = append(recs, rs[0])
+				continue
+			}
 			kind := rapid.SampledFrom([]record.Kind{record.Announce, record.Edit, record.Tombstone}).Draw(t, "kind")
-			r := w.sign(t, rapid.IntRange(0, 2).Draw(t, "author"), kind, digest(rapid.IntRange(0, 4).Draw(t, "asset")),
-				record.ClockAt(start)+record.Clock(rapid.IntRange(-3, 3).Draw(t, "clock")),
+			r := w.sign(t, rapid.IntRange(0, 2).Draw(t, "author"), kind, digest(rapid.IntRange(0, 4).Draw(t, "asset")), clock(),
 				rapid.SampledFrom([]string{"image/png", "text/plain"}).Draw(t, "mime"), uint64(rapid.IntRange(0, 9).Draw(t, "size")))
 			recs = append(recs, r)
 			m.add(r)
 		}
-		s := memory.New()
-		r := w.open(t, s)
-		_, err := r.Apply(ctx, w.control, transport.PeerID{})
+		p := &member{w: w, store: memory.New(), check: v, now: func() time.Time { return start }}
+		p.open(t)
+		_, err := p.r.Apply(ctx, w.control, transport.PeerID{})
 		check(t, err)
 		for _, order := range [][]record.Record{rapid.Permutation(recs).Draw(t, "order"), recs} {
 			for len(order) > 0 {
 				k := rapid.IntRange(1, len(order)).Draw(t, "batch")
-				res, err := r.Apply(ctx, order[:k], transport.PeerID{9})
+				res, err := p.r.Apply(ctx, order[:k], transport.PeerID{9})
 				check(t, err)
 				require.Empty(t, res.Refused)
 				order = order[k:]
-				if rapid.IntRange(0, 3).Draw(t, "restart") == 0 {
-					check(t, r.Close())
-					r = w.open(t, s)
+				switch rapid.IntRange(0, 7).Draw(t, "event") {
+				case 0, 1:
+					check(t, p.r.Close())
+					p.open(t)
+				case 2:
+					p.own = rapid.SampledFrom(filters).Draw(t, "view")
+					check(t, p.r.SetOwnView(ctx, p.own))
 				}
 			}
 		}
-		agree(t, m, r)
-		check(t, r.Close())
-		r = w.open(t, s)
-		agree(t, m, r)
-		check(t, r.Close())
+		whole := filter.View{m.filter, p.own}
+		agree(t, m.model, whole, p.r)
+		within(t, m.model, p.r)
+		check(t, p.r.Close())
+		p.open(t)
+		agree(t, m.model, whole, p.r)
+		check(t, p.r.Close())
 	})
+}
+
+// within checks what lies in each narrower view: all that was said of the assets
+// whose live records match.
+func within(t require.TestingT, m model, r *replica.Replica) {
+	ctx := context.Background()
+	for _, f := range filters[1:] {
+		v := filter.View{f}
+		var want []record.ID
+		for d, byAuthor := range m {
+			live := m.live(d)
+			if live.Kind == record.Tombstone {
+				continue
+			}
+			b, err := record.DecodeAsset(live.Body)
+			check(t, err)
+			if v.Match(d, b.Metadata()) {
+				for _, rec := range byAuthor {
+					want = append(want, rec.ID())
+				}
+			}
+		}
+		slices.SortFunc(want, record.ID.Compare)
+		var ids []record.ID
+		for id, err := range r.IDs(ctx, false, v) {
+			check(t, err)
+			ids = append(ids, id)
+		}
+		require.Equal(t, want, ids)
+		snap, err := r.Snapshot(ctx, false, v)
+		check(t, err)
+		require.Equal(t, len(want), snap.Len())
+	}
 }
 
 func TestRecordsWithoutTheRightAreNotStored(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/tier"
 )
 
 var rules = []cantest.HashRule{cantest.HashContent, cantest.HashTimestamp, cantest.HashRandom}
@@ -99,9 +100,9 @@ func TestEverythingArrivesThroughFaults(t *testing.T) {
 				}
 				n.src.set(func() { n.src.faults = 0.05 })
 				var all [][]byte
-				count := 300
+				count := tier.Of(300, 2000)
 				if rule == cantest.HashTimestamp {
-					count = 2000
+					count = tier.Of(2000, 2000)
 				}
 				for i := range count {
 					all = append(all, small(i))
@@ -112,7 +113,7 @@ func TestEverythingArrivesThroughFaults(t *testing.T) {
 				until(t, "all are here", 4*time.Hour, n.idle)
 				t.Log("virtual time:", time.Since(begun), "stats:", n.ing.Stats(), "calls:", n.svc.Calls())
 				for i, f := range faults {
-					require.Positive(t, f.Fired(), "fault %d", i)
+					require.True(t, f.Fired() > 0 || testing.Short(), "fault %d", i)
 				}
 				require.Positive(t, n.src.faultCount())
 				require.Equal(t, len(all), n.svc.Len())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
+	"github.com/cansync/cansync/internal/tier"
 	"github.com/cansync/cansync/store"
 )
 
@@ -198,7 +199,7 @@ func TestManyAmbiguousIngestsAtOnce(t *testing.T) {
 		for _, k := range kinds {
 			faults = append(faults, w.svc.Inject(cantest.Fault{Route: cantest.RouteIngest, Probability: 0.02, Action: cantest.Action{Kind: k}}))
 		}
-		const assets = 2000
+		assets := tier.Of(2000, 20_000)
 		next := make(chan int)
 		var wg sync.WaitGroup
 		for range 32 {

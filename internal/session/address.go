@@ -12,10 +12,12 @@ import (
 const (
 	aliveEvery = 30 * time.Second
 	newsSettle = time.Second
+	heedEvery  = 5 * time.Second // what a peer tells more often waits
 )
 
 // listen reads the session's stream: signs of life and addresses.
 func (m *Manager) listen(s *session, frames *wire.FrameReader) error {
+	var heeded time.Time
 	for {
 		_ = s.stream.SetReadDeadline(time.Now().Add(silence))
 		typ, body, err := frames.Read()
@@ -28,7 +30,10 @@ func (m *Manager) listen(s *session, frames *wire.FrameReader) error {
 				return fmt.Errorf("%w: %w", errPeer, err)
 			}
 			s.hear(peers)
-			m.heed(s)
+			if now := time.Now(); now.Sub(heeded) >= heedEvery {
+				heeded = now
+				m.heed(s) // else tell does, a little later
+			}
 		}
 	}
 }
@@ -61,7 +66,7 @@ func (m *Manager) heed(s *session) {
 	}
 	s.mu.Unlock()
 	if len(known) > 0 {
-		m.Learn(known...)
+		m.learn(func(id transport.PeerID) bool { return id != s.peer }, known)
 	}
 }
 

@@ -30,8 +30,10 @@ type book struct {
 
 func newBook() *book { return &book{addrs: make(map[transport.PeerID][]string)} }
 
-// learn adds addresses and reports whether any was new.
-func (b *book) learn(p transport.PeerInfo) bool {
+// learn adds addresses and reports whether any was new. Hearsay is what one peer
+// tells of another: it stands behind what is known already and takes half of the
+// room at most, so that nobody can make a third one unreachable.
+func (b *book) learn(p transport.PeerInfo, hearsay bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old, known := b.addrs[p.ID]
@@ -43,17 +45,21 @@ func (b *book) learn(p transport.PeerInfo) bool {
 	}
 	next := make([]string, 0, min(maxAddrs, len(p.Addrs)+len(old)))
 	fresh := false
-	for _, a := range p.Addrs {
-		if a == "" || len(a) > maxAddrLen || slices.Contains(next, a) || len(next) == maxAddrs {
-			continue
-		}
-		fresh = fresh || !slices.Contains(old, a)
-		next = append(next, a)
-	}
-	for _, a := range old {
-		if len(next) < maxAddrs && !slices.Contains(next, a) {
+	add := func(addrs []string, limit int) {
+		for _, a := range addrs {
+			if a == "" || len(a) > maxAddrLen || slices.Contains(next, a) || len(next) >= limit {
+				continue
+			}
+			fresh = fresh || !slices.Contains(old, a)
 			next = append(next, a)
 		}
+	}
+	if hearsay {
+		add(old, maxAddrs)
+		add(p.Addrs, max(len(next), maxAddrs/2))
+	} else {
+		add(p.Addrs, maxAddrs)
+		add(old, maxAddrs)
 	}
 	b.addrs[p.ID] = next
 	return fresh || !known
@@ -130,7 +136,7 @@ func (m *Manager) loadBook(ctx context.Context) {
 			continue
 		}
 		if addrs, err := decodeAddrs(e.Value); err == nil {
-			m.book.learn(transport.PeerInfo{ID: id, Addrs: addrs})
+			m.book.learn(transport.PeerInfo{ID: id, Addrs: addrs}, false)
 		}
 	}
 }

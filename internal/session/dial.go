@@ -66,10 +66,13 @@ func (m *Manager) dial(events <-chan transport.Event) {
 	found := make(map[transport.PeerID]bool)
 	meet := func(p transport.PeerInfo) {
 		if !found[p.ID] && len(found) >= maxFound {
-			return
+			for id := range found { // any of them: strangers must not keep others out
+				delete(found, id)
+				break
+			}
 		}
 		found[p.ID] = true
-		if m.book.learn(p) {
+		if m.book.learn(p, true) {
 			m.forget(p.ID)
 			m.spread()
 		}

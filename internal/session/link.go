@@ -427,7 +427,7 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 	if held == nil {
 		return nil
 	}
-	if held.typ == frameResync && held.err == nil {
+	if (held.typ == frameResync || held.typ == frameView) && held.err == nil {
 		l.resync()
 	}
 	return l.handle(ctx, *held)

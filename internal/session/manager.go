@@ -92,6 +92,8 @@ type Joining struct {
 	Joined func(capability.Grant, capability.EpochKeys, capability.Bundle) error
 	// Refused is called for each refusal.
 	Refused func(error)
+
+	busy bool // what came of the ticket is being kept; guarded by the manager
 }
 
 // shared is a library that both sides of a session proved membership of.
@@ -228,16 +230,20 @@ func (m *Manager) Join(j *Joining) {
 	}
 	m.mu.Unlock()
 	for _, p := range j.Ticket.Peers {
-		m.book.learn(p)
+		m.book.learn(p, false)
 	}
 	m.Poke()
 }
 
 // Learn takes in addresses of peers, from a ticket or a host.
 func (m *Manager) Learn(peers ...transport.PeerInfo) {
+	m.learn(func(transport.PeerID) bool { return false }, peers)
+}
+
+func (m *Manager) learn(hearsay func(transport.PeerID) bool, peers []transport.PeerInfo) {
 	fresh := false
 	for _, p := range peers {
-		if p.ID != m.cfg.Transport.ID() && m.book.learn(p) {
+		if p.ID != m.cfg.Transport.ID() && m.book.learn(p, hearsay(p.ID)) {
 			m.forget(p.ID)
 			m.saveBook(p.ID)
 			fresh = true

@@ -247,7 +247,10 @@ func (m *Manager) runLink(p *place, st transport.Stream) {
 		return
 	}
 	p.link = l
+	p.wg.Add(1) // in force, so nobody waits yet
 	m.mu.Unlock()
+	defer p.wg.Done()
+	l.own = filter.View{p.lib.Replica.OwnView()} // SetView reaches the link from here on
 	err := l.run(p.ctx)
 	over := p.ctx.Err() != nil
 	why := endFailed

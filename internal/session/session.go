@@ -111,7 +111,7 @@ func (m *Manager) offers(peer transport.PeerID, chosen map[*Library]bool) (libs 
 		}
 	}
 	for _, j := range m.joins {
-		if len(joins) < capability.MaxTags/2 {
+		if !j.busy && len(joins) < capability.MaxTags/2 {
 			joins = append(joins, j)
 		}
 	}
@@ -215,22 +215,25 @@ func (m *Manager) joined(o joinOutcome) bool {
 	}
 	id := o.joining.Ticket.Library()
 	m.mu.Lock()
-	current := m.joins[id] == o.joining
-	delete(m.joins, id)
+	current := m.joins[id] == o.joining && !o.joining.busy
+	if current {
+		o.joining.busy = true
+	}
 	m.mu.Unlock()
 	if !current {
 		return false
 	}
-	if err := o.joining.Joined(o.grant, o.keys, o.bundle); err != nil {
-		o.joining.Refused(err)
-		m.mu.Lock()
-		if !m.closed && m.libs[id] == nil {
-			m.joins[id] = o.joining
-		}
-		m.mu.Unlock()
-		return false
+	err := o.joining.Joined(o.grant, o.keys, o.bundle)
+	m.mu.Lock()
+	o.joining.busy = false
+	if err == nil && m.joins[id] == o.joining { // neither removed nor replaced meanwhile
+		delete(m.joins, id)
 	}
-	return true
+	m.mu.Unlock()
+	if err != nil {
+		o.joining.Refused(err)
+	}
+	return err == nil
 }
 
 // begun puts the session that a hello led to in force, nil if the manager was closed

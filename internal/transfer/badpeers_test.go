@@ -16,7 +16,7 @@ import (
 // TestOneHonestPeerAmongBadOnesIsEnough is R-17: of five holders one sends wrong
 // bytes, one stalls, one is slow and one goes away. Times are virtual.
 func TestOneHonestPeerAmongBadOnesIsEnough(t *testing.T) {
-	size := int64(tier.Of(64, 1024)) << 20
+	size := int64(max(16, tier.Of(64, 1024))) << 20
 	var alone time.Duration
 	inBubble(t, func(t *testing.T) {
 		_, stage := stages(t)

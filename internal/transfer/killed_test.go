@@ -51,7 +51,7 @@ func TestFetcherKilledTwiceAmongBadSources(t *testing.T) {
 		y := tally{g: newGroup(t, 3, nodeOptions{})}
 		g := y.g
 		g.throttle()
-		size := int64(tier.Of(64, 1024)) << 20
+		size := int64(max(32, tier.Of(64, 1024))) << 20
 		w := g.holdAll(t, 11, size)
 		var lies, stalls, liars atomic.Int64
 		g.holders[0].servedBy(func(s transport.Stream) transport.Stream { return &liar{s, &lies} })

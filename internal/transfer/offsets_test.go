@@ -20,11 +20,11 @@ func TestResumeAtRandomOffsets(t *testing.T) {
 		g := newGroup(t, 3, nodeOptions{client: func(c *ClientConfig) { stage(c); y.count(c) }})
 		y.g = g
 		g.throttle()
-		size := int64(tier.Of(10, 1024)) << 20
+		size := int64(max(8, tier.Of(10, 1024))) << 20
 		w := g.holdAll(t, 5, size)
 		rng := rand.New(rand.NewPCG(1, 2))
 		var offsets []int64
-		for range tier.Of(20, 100) {
+		for range max(10, tier.Of(20, 100)) {
 			offsets = append(offsets, 1+rng.Int64N(size-1))
 		}
 		slices.Sort(offsets)
@@ -65,7 +65,7 @@ func TestResumeAtRandomOffsets(t *testing.T) {
 		wasted := y.total() - size
 		t.Logf("%d bytes, %d offsets, %d breaks, %d calls ended by them, %d bytes wasted", size, planned, breaks, resumed, wasted)
 		// Some of the offsets fall between two reports of progress.
-		require.Greater(t, breaks, planned/2)
+		require.GreaterOrEqual(t, breaks, planned/2)
 		// Each break wastes at most the frame under way from each of the sources.
 		require.LessOrEqual(t, wasted, int64(breaks*3*(maxPiece+blob.GroupSize)))
 		require.LessOrEqual(t, y.total(), size*105/100)

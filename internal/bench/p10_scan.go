@@ -88,11 +88,12 @@ func (e *env) scans(ctx context.Context, svc, node *child, count int, what strin
 	}
 	cpu := median(ours)
 	share := cpu.Seconds() / scanEvery.Seconds()
+	allowed := 0.05 * float64(count) / 1_000_000 // the budget is for a million
 	e.report(result{
 		name: fmt.Sprintf("full scan of %s assets, %s", group(count), what),
 		figure: fmt.Sprintf("%.2f CPU s, %.2f %% of a core every %v (service %.2f CPU s); %s at most",
 			cpu.Seconds(), 100*share, scanEvery, median(theirs).Seconds(), mib(peak)),
-		limit: "≤ 5 %, " + mib(memory), holds: share <= 0.05 && peak <= memory,
+		limit: fmt.Sprintf("≤ %.2f %%, %s", 100*allowed, mib(memory)), holds: share <= allowed && peak <= memory,
 	})
 	return e.duringScans(ctx, svc, node, count, what)
 }

@@ -253,3 +253,37 @@ func TestANarrowerViewHearsOnlyOfItsOwn(t *testing.T) {
 		b.close()
 	})
 }
+
+// A member that moves an asset out of its own view is heard.
+func TestANarrowMemberIsHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a, b := newNode(t, net), newNode(t, net)
+		a.create("photos")
+		for i := range 6 {
+			a.say(record.Announce, i, "image/png")
+		}
+		b.view = filter.Filter{MIMEPrefix: "image/"}
+		b.join(a.invite(capability.Read | capability.Write))
+		await(t, "b has all", func() bool { return b.live() == 6 })
+		mime := func(n *node, i int) string {
+			e, err := n.lib.Entry(t.Context(), sha256.Sum256(fmt.Appendf(nil, "a%d", i)))
+			require.NoError(t, err)
+			return e.Body.MIMEType
+		}
+		b.say(record.Edit, 0, "text/plain") // live
+		await(t, "a has the edit", func() bool { return mime(a, 0) == "text/plain" })
+		net.Partition([]transport.PeerID{a.tr.ID()}, []transport.PeerID{b.tr.ID()})
+		time.Sleep(5 * time.Minute)
+		b.say(record.Edit, 1, "text/plain") // while apart
+		net.Heal()
+		await(t, "a has that edit too", func() bool { return mime(a, 1) == "text/plain" })
+		require.EqualValues(t, 6, a.live())
+		require.EqualValues(t, 4, b.live())
+		before := net.Total().Bytes
+		time.Sleep(10 * time.Minute)
+		require.Less(t, net.Total().Bytes-before, uint64(20_000))
+		a.close()
+		b.close()
+	})
+}

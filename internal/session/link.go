@@ -91,6 +91,7 @@ type round struct {
 	done    bool // the session ended on our side
 	caught  bool // the peer pushed all its surplus
 	bulk    bool
+	records int64 // stored when the round began
 	over    bool
 	nextID  func() (record.ID, error, bool)
 	stop    func()
@@ -232,7 +233,7 @@ func (l *link) start(ctx context.Context, controlSet bool) error {
 	}
 	l.round.end()
 	l.next++
-	l.round = round{n: l.next, control: controlSet, s: s}
+	l.round = round{n: l.next, control: controlSet, s: s, records: l.lib.Replica.Counts().Records}
 	return l.send(encodeReconcile(controlSet, l.round.n, l.viewID, first))
 }
 
@@ -376,15 +377,15 @@ func (l *link) finish(ctx context.Context) error {
 	if !r.done || !r.caught || r.over {
 		return nil
 	}
-	controlSet, bulk := r.control, r.bulk
+	// After a bulk, for what changed while it was sent; unless nothing of it could be
+	// stored, as when all of it is from the future of a clock that is behind.
+	again := r.control || r.bulk && l.lib.Replica.Counts().Records > r.records
+	controlSet := r.control
 	r.end()
 	if !controlSet {
 		l.onRound(!l.synced.Swap(true))
 	}
-	switch {
-	case !l.opener:
-		return nil
-	case controlSet || bulk: // after a bulk, for what changed while it was sent
+	if l.opener && again {
 		return l.start(ctx, false)
 	}
 	return nil

@@ -36,7 +36,10 @@ func (l *link) learnView(enc []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errPeer, err)
 	}
-	l.theirs, l.told = v, true
+	l.mu.Lock()
+	l.theirs = v
+	l.mu.Unlock()
+	l.told = true
 	return l.intersect()
 }
 
@@ -67,16 +70,30 @@ func (l *link) current() filter.View {
 func (l *link) push(ap replica.Applied) {
 	recs := ap.Records
 	if v := l.current(); len(v) > 0 && !ap.Control {
-		recs = within(v, ap)
+		recs = l.within(v, ap)
 	}
 	if len(recs) > 0 && !l.out.live(recs, false) {
 		l.resync()
 	}
 }
 
+// bare returns the live record of an asset that does not lie in the view of the
+// link as the peer may see it: without its body, unless only the node's own view
+// leaves it out. Who moves an asset out of its own view would else be the only one
+// to know where to.
+func (l *link) bare(e replica.Entry) record.Record {
+	l.mu.Lock()
+	theirs := l.theirs
+	l.mu.Unlock()
+	if e.Live.HasBody() && e.In(theirs) {
+		return e.Live
+	}
+	return e.Live.WithoutBody()
+}
+
 // within returns what a peer with the view has to hear of: the new records of
 // assets that lie in it, and the bare live record of those that left it.
-func within(v filter.View, ap replica.Applied) []record.Record {
+func (l *link) within(v filter.View, ap replica.Applied) []record.Record {
 	inside := make(map[[32]byte]bool)
 	var out []record.Record
 	for _, c := range ap.Changes {
@@ -84,7 +101,7 @@ func within(v filter.View, ap replica.Applied) []record.Record {
 		case c.Entry.In(v):
 			inside[c.Asset] = true
 		case c.Before.In(v):
-			out = append(out, c.Entry.Live.WithoutBody())
+			out = append(out, l.bare(c.Entry))
 		}
 	}
 	for _, r := range ap.Records {
@@ -130,7 +147,7 @@ func (l *link) correct(ctx context.Context, recs []record.Record) error {
 			return err
 		}
 		if e.Known() && !e.In(v) && e.ID() != r.ID() {
-			out = append(out, e.Live.WithoutBody())
+			out = append(out, l.bare(e))
 		}
 	}
 	if len(out) > 0 && !l.out.live(out, true) {

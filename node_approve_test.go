@@ -129,3 +129,26 @@ func TestAViewOfOnesOwn(t *testing.T) {
 		b.close()
 	})
 }
+
+// After a restart with nothing new about its libraries, a node fetches at once and
+// not only after the next full scan.
+func TestARestartedNodeFetchesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{})
+		a.share(cansync.Filter{}, b)
+		fill(a, "one", 3)
+		eventually(t, "b has them", func() bool { return b.svc.Len() == 3 })
+		time.Sleep(time.Hour)
+		b.stop()
+		fill(a, "two", 3)
+		time.Sleep(time.Minute)
+		b.start()
+		begun := time.Now()
+		eventually(t, "b has the rest", func() bool { return b.svc.Len() == 6 })
+		require.Less(t, time.Since(begun), 30*time.Second)
+		a.close()
+		b.close()
+	})
+}

@@ -213,6 +213,11 @@ func (a *Announcer) AddGated(lib *library.Library, publish func(can.Digest, can.
 		}
 		a.hints.check()
 		select {
+		case <-a.Scanned():
+		default:
+			a.scanNow() // the first scan waited for a library
+		}
+		select {
 		case <-lib.Met():
 			a.hints.check()
 		case <-v.ctx.Done():

@@ -232,6 +232,9 @@ func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 		Members: func() []transport.PeerID {
 			ms, now := l.Members(), l.now().Add(-capability.SessionTolerance).Unix()
 			out := make([]transport.PeerID, 0, len(ms))
+			if len(ms) == 0 { // the control set has yet to come
+				return l.admitters()
+			}
 			for _, m := range ms {
 				if m.GrantExp == 0 || m.GrantExp >= now {
 					out = append(out, m.Device)
@@ -262,6 +265,19 @@ func (l *Library) seed() (seed [16]byte) {
 	sum := sha256.Sum256(append([]byte("cansync neighbours 1\n"), key[:]...))
 	copy(seed[:], sum[:])
 	return seed
+}
+
+// admitters returns the members named in the node's own certificates: those who
+// invited and admitted it, and on whom they rest.
+func (l *Library) admitters() (out []transport.PeerID) {
+	for _, certs := range [][]capability.Cert{l.bundle.Chain, l.bundle.Support} {
+		for _, c := range certs {
+			if c.Kind == capability.KindMember {
+				out = append(out, transport.PeerID(c.Subject))
+			}
+		}
+	}
+	return out
 }
 
 // meetingKeys returns the rendezvous keys of today for the epoch and the open

@@ -230,7 +230,9 @@ func (m *Manager) Join(j *Joining) {
 	}
 	m.mu.Unlock()
 	for _, p := range j.Ticket.Peers {
-		m.book.learn(p, false)
+		if m.book.learn(p, false) {
+			m.saveBook(p.ID) // a restart before the first meeting must not lose them
+		}
 	}
 	m.Poke()
 }

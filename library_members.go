@@ -41,6 +41,9 @@ func (l *Library) Invite(ctx context.Context, o InviteOptions) (Ticket, error) {
 		return Ticket{}, err
 	}
 	defer done()
+	if _, ok := lib.Description(); !ok {
+		return Ticket{}, fmt.Errorf("%w: its description has not arrived", ErrNotJoined)
+	}
 	if o.Access == 0 {
 		o.Access = (Read | Write | Invite) & accessOf(lib.Grant().Rights)
 	}

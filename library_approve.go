@@ -16,7 +16,8 @@ type PublishMode string
 
 // The modes.
 const (
-	// PublishAuto announces every asset that matches the filter. It is the default.
+	// PublishAuto announces every asset that matches the filter, except those that
+	// the host declined. It is the default.
 	PublishAuto PublishMode = "auto"
 	// PublishApprove announces none that the host did not approve. Whoever can
 	// reach the CAN Service can put an asset there that matches a filter, a web page
@@ -57,13 +58,13 @@ func (l *Library) SetPublishMode(m PublishMode) error {
 	return l.n.announcer.Offer(l.id)
 }
 
-// gateFor returns what decides about announcing an asset; nil lets all pass.
+// gateFor returns what decides about announcing an asset.
 func (n *Node) gateFor(lib *library.Library, approve bool) func(can.Digest, can.Metadata) bool {
-	if !approve {
-		return nil
-	}
 	return func(d can.Digest, _ can.Metadata) bool {
 		a, err := lib.Approval(n.ctx, d)
+		if !approve {
+			return err == nil && a != replica.Declined
+		}
 		if err == nil && a == replica.Unseen {
 			if err = lib.SetApproval(n.ctx, replica.Pending, d); err == nil {
 				n.events.emit(Event{Kind: EventPending, Library: lib.ID(), Asset: d})
@@ -100,7 +101,7 @@ func (l *Library) Approve(ctx context.Context, digests ...can.Digest) error {
 	return l.decide(ctx, replica.Approved, digests)
 }
 
-// Decline keeps assets from being announced. What was announced before stays in
+// Decline keeps assets from being announced, in either mode. What was announced before stays in
 // the library; see [Library.Remove].
 func (l *Library) Decline(ctx context.Context, digests ...can.Digest) error {
 	return l.decide(ctx, replica.Declined, digests)

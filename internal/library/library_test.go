@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,7 @@ type node struct {
 	tr     transport.Transport
 	m      *session.Manager
 	store  *smemory.Store
-	lib    *library.Library
+	held   atomic.Pointer[library.Library]
 	view   filter.Filter
 }
 
@@ -47,10 +48,12 @@ func newNode(t testing.TB, net *memory.Network) *node {
 	return n
 }
 
+func (n *node) lib() *library.Library { return n.held.Load() }
+
 func (n *node) close() {
 	require.NoError(n.t, n.m.Close())
-	if n.lib != nil {
-		require.NoError(n.t, n.lib.Close())
+	if n.lib() != nil {
+		require.NoError(n.t, n.lib().Close())
 	}
 	require.NoError(n.t, n.tr.Close())
 	require.NoError(n.t, n.store.Close())
@@ -62,19 +65,19 @@ func (n *node) open(keys keyring.Library) {
 		Replica: replica.Options{View: n.view, Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
 	})
 	require.NoError(n.t, err)
-	n.lib = lib
+	n.held.Store(lib)
 }
 
 func (n *node) create(name string) {
 	keys, err := library.Create(name, n.device, rand.Reader)
 	require.NoError(n.t, err)
 	n.open(keys)
-	require.NoError(n.t, n.lib.Describe(n.t.Context(), control.Description{Name: name, Filter: filter.Filter{}}))
-	n.m.Add(n.lib.Session(nil))
+	require.NoError(n.t, n.lib().Describe(n.t.Context(), control.Description{Name: name, Filter: filter.Filter{}}))
+	n.m.Add(n.lib().Session(nil))
 }
 
 func (n *node) invite(rights capability.Rights) capability.Ticket {
-	tk, err := n.lib.Invite(n.t.Context(), capability.InviteOptions{Rights: rights, RedeemBy: time.Now().Add(time.Hour)},
+	tk, err := n.lib().Invite(n.t.Context(), capability.InviteOptions{Rights: rights, RedeemBy: time.Now().Add(time.Hour)},
 		[]transport.PeerInfo{{ID: n.tr.ID(), Addrs: n.tr.Addrs()}})
 	require.NoError(n.t, err)
 	text, err := tk.ExportSecret()
@@ -92,7 +95,7 @@ func (n *node) join(tk capability.Ticket) {
 				ID: g.Library, State: keyring.Active, Lasting: k.Lasting, Bundle: b.Encode(), Cert: g.ID,
 				Epochs: []keyring.Epoch{{Number: k.Epoch, Secret: k.Secret}},
 			})
-			n.m.Add(n.lib.Session(nil))
+			n.m.Add(n.lib().Session(nil))
 			return nil
 		},
 		Refused: func(err error) { n.t.Error("refused:", err) },
@@ -103,18 +106,18 @@ func (n *node) add(count int, prefix string) {
 	var drafts []record.Draft
 	for i := range count {
 		d := can.Digest(sha256.Sum256(fmt.Appendf(nil, "%s%d", prefix, i)))
-		draft, err := n.lib.Announcement(record.Announce, d, record.AssetBody{Size: 1, Root: [32]byte{1}, MIMEType: "text/plain"})
+		draft, err := n.lib().Announcement(record.Announce, d, record.AssetBody{Size: 1, Root: [32]byte{1}, MIMEType: "text/plain"})
 		require.NoError(n.t, err)
 		drafts = append(drafts, draft)
 	}
-	require.NoError(n.t, n.lib.Say(n.t.Context(), drafts...))
+	require.NoError(n.t, n.lib().Say(n.t.Context(), drafts...))
 }
 
 func (n *node) live() int64 {
-	if n.lib == nil {
+	if n.lib() == nil {
 		return -1
 	}
-	return n.lib.Counts().Live
+	return n.lib().Counts().Live
 }
 
 func await(t testing.TB, what string, ok func() bool) {
@@ -139,7 +142,7 @@ func TestMembersConvergeAndPushLive(t *testing.T) {
 		await(t, "b has what a announced", func() bool { return b.live() == 3000 })
 		c.join(b.invite(capability.Read | capability.Write))
 		await(t, "c has it too", func() bool { return c.live() == 3000 })
-		await(t, "c meets a", func() bool { return len(c.m.Peers(c.lib.ID())) == 2 })
+		await(t, "c meets a", func() bool { return len(c.m.Peers(c.lib().ID())) == 2 })
 		c.add(5, "c")
 		await(t, "live push reaches all", func() bool { return a.live() == 3005 && b.live() == 3005 })
 		for _, n := range []*node{a, b, c} {
@@ -154,12 +157,12 @@ func TestReadersCannotWrite(t *testing.T) {
 		a, b := newNode(t, net), newNode(t, net)
 		a.create("photos")
 		b.join(a.invite(capability.Read))
-		await(t, "b joined", func() bool { return b.lib != nil && len(b.m.Peers(b.lib.ID())) == 1 })
-		await(t, "control set known", func() bool { return len(b.lib.Members()) == 2 })
-		draft, err := b.lib.Announcement(record.Announce, can.Digest{1}, record.AssetBody{Size: 1, Root: [32]byte{1}})
+		await(t, "b joined", func() bool { return b.lib() != nil && len(b.m.Peers(b.lib().ID())) == 1 })
+		await(t, "control set known", func() bool { return len(b.lib().Members()) == 2 })
+		draft, err := b.lib().Announcement(record.Announce, can.Digest{1}, record.AssetBody{Size: 1, Root: [32]byte{1}})
 		require.NoError(t, err)
-		require.ErrorIs(t, b.lib.Say(t.Context(), draft), control.ErrForbidden)
-		_, err = b.lib.Invite(t.Context(), capability.InviteOptions{Rights: capability.Read}, nil)
+		require.ErrorIs(t, b.lib().Say(t.Context(), draft), control.ErrForbidden)
+		_, err = b.lib().Invite(t.Context(), capability.InviteOptions{Rights: capability.Read}, nil)
 		require.ErrorIs(t, err, control.ErrForbidden)
 		a.close()
 		b.close()
@@ -172,7 +175,7 @@ func TestPartitionedMembersConvergeWhenTheyMeetAgain(t *testing.T) {
 		a, b := newNode(t, net), newNode(t, net)
 		a.create("photos")
 		b.join(a.invite(capability.Read | capability.Write))
-		await(t, "b joined", func() bool { return b.live() == 0 && len(b.lib.Members()) == 2 })
+		await(t, "b joined", func() bool { return b.live() == 0 && len(b.lib().Members()) == 2 })
 		net.Partition([]transport.PeerID{a.tr.ID()}, []transport.PeerID{b.tr.ID()})
 		a.add(100, "a")
 		b.add(200, "b")
@@ -187,7 +190,7 @@ func TestPartitionedMembersConvergeWhenTheyMeetAgain(t *testing.T) {
 }
 
 func (n *node) known() (full, bare int) {
-	for e, err := range n.lib.Entries(n.t.Context()) {
+	for e, err := range n.lib().Entries(n.t.Context()) {
 		require.NoError(n.t, err)
 		if e.Live.HasBody() || e.Tombstone() {
 			full++
@@ -200,9 +203,9 @@ func (n *node) known() (full, bare int) {
 
 func (n *node) say(kind record.Kind, i int, mime string) {
 	d := can.Digest(sha256.Sum256(fmt.Appendf(nil, "a%d", i)))
-	draft, err := n.lib.Announcement(kind, d, record.AssetBody{Size: 1, Root: [32]byte{1}, MIMEType: mime})
+	draft, err := n.lib().Announcement(kind, d, record.AssetBody{Size: 1, Root: [32]byte{1}, MIMEType: mime})
 	require.NoError(n.t, err)
-	require.NoError(n.t, n.lib.Say(n.t.Context(), draft))
+	require.NoError(n.t, n.lib().Say(n.t.Context(), draft))
 }
 
 func TestANarrowerViewHearsOnlyOfItsOwn(t *testing.T) {
@@ -238,13 +241,13 @@ func TestANarrowerViewHearsOnlyOfItsOwn(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		require.EqualValues(t, 21, a.live(), "what b announced outside its view stays there until it widens")
 
-		require.NoError(t, b.lib.SetOwnView(t.Context(), filter.Filter{}))
-		b.m.SetView(b.lib.ID(), nil)
+		require.NoError(t, b.lib().SetOwnView(t.Context(), filter.Filter{}))
+		b.m.SetView(b.lib().ID(), nil)
 		await(t, "the whole library", func() bool { return b.live() == 22 && a.live() == 22 })
 		_, bare = b.known()
 		require.Zero(t, bare)
-		require.NoError(t, b.lib.SetOwnView(t.Context(), filter.Filter{MIMEPrefix: "text/"}))
-		b.m.SetView(b.lib.ID(), filter.View{{MIMEPrefix: "text/"}})
+		require.NoError(t, b.lib().SetOwnView(t.Context(), filter.Filter{MIMEPrefix: "text/"}))
+		b.m.SetView(b.lib().ID(), filter.View{{MIMEPrefix: "text/"}})
 		await(t, "only texts", func() bool { return b.live() == 14 })
 		before := net.Total().Bytes
 		time.Sleep(10 * time.Minute)
@@ -267,7 +270,7 @@ func TestANarrowMemberIsHeard(t *testing.T) {
 		b.join(a.invite(capability.Read | capability.Write))
 		await(t, "b has all", func() bool { return b.live() == 6 })
 		mime := func(n *node, i int) string {
-			e, err := n.lib.Entry(t.Context(), sha256.Sum256(fmt.Appendf(nil, "a%d", i)))
+			e, err := n.lib().Entry(t.Context(), sha256.Sum256(fmt.Appendf(nil, "a%d", i)))
 			require.NoError(t, err)
 			return e.Body.MIMEType
 		}

@@ -146,8 +146,10 @@ func testModel(t *testing.T, c Config) {
 			"": func(t *rapid.T) { compareQuery(t, s, m.data) },
 		})
 	})
-	require.NotZero(t, conflicts)
 	require.NotZero(t, commits)
+	if !testing.Short() { // a fifth of the cases need not bring one about
+		require.NotZero(t, conflicts)
+	}
 }
 
 // read notes that the transaction depends on k.

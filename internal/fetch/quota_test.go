@@ -188,8 +188,9 @@ func TestWhatIsAskedForComesFirst(t *testing.T) {
 			}
 			return -1
 		}
-		require.LessOrEqual(t, at(a), 2)
-		require.LessOrEqual(t, at(b), 4)
+		// Behind the two under way, and in either order: both end in one instant.
+		require.LessOrEqual(t, at(a), 3)
+		require.LessOrEqual(t, at(b), 3)
 	})
 }
 

@@ -38,8 +38,9 @@ func testModel(t *testing.T, c Config) {
 	dir := t.TempDir()
 	s := c.Open(t, dir)
 	defer func() { require.NoError(t, s.Close()) }()
-	outer, conflicts, commits := t, 0, 0
+	outer, cases, conflicts, commits := t, 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
+		cases++
 		m := &model{data: make(map[string]string), written: make(map[string]int)}
 		for _, k := range modelKeys {
 			require.NoError(t, s.Delete(ctx, ds.RawKey(k)))
@@ -51,10 +52,25 @@ func testModel(t *testing.T, c Config) {
 		}()
 		drawKey := rapid.SampledFrom(modelKeys)
 		drawValue := rapid.StringN(0, 4, 8)
-		write := func(k string) {
-			m.clock++
-			m.written[k] = m.clock
+		put := func(t *rapid.T, k, v string) {
+			require.NoError(t, s.Put(ctx, ds.RawKey(k), []byte(v)))
+			m.data[k] = v
+			m.wrote(k)
 		}
+		commit := func(t *rapid.T, x *modelTxn) {
+			switch m.commit(t, x) {
+			case committed:
+				commits++
+			case conflicted:
+				conflicts++
+			}
+		}
+		// Each case has a conflict, whatever is drawn after it.
+		x, k := m.begin(t, s), drawKey.Draw(t, "contested")
+		x.get(t, k)
+		x.put(t, k, "late")
+		put(t, k, "first")
+		commit(t, x)
 		pick := func(t *rapid.T) *modelTxn {
 			if len(m.txns) == 0 {
 				t.Skip("no transaction")
@@ -63,37 +79,28 @@ func testModel(t *testing.T, c Config) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
-				k, v := drawKey.Draw(t, "key"), drawValue.Draw(t, "value")
-				require.NoError(t, s.Put(ctx, ds.RawKey(k), []byte(v)))
-				m.data[k] = v
-				write(k)
+				put(t, drawKey.Draw(t, "key"), drawValue.Draw(t, "value"))
 			},
 			"delete": func(t *rapid.T) {
 				k := drawKey.Draw(t, "key")
 				require.NoError(t, s.Delete(ctx, ds.RawKey(k)))
 				delete(m.data, k)
-				write(k)
+				m.wrote(k)
 			},
 			"get": func(t *rapid.T) { compareKey(t, s, m.data, drawKey.Draw(t, "key")) },
 			"begin": func(t *rapid.T) {
 				if len(m.txns) == 3 {
 					t.Skip("enough")
 				}
-				x, err := s.NewTransaction(ctx, false)
-				require.NoError(t, err)
-				m.txns = append(m.txns, &modelTxn{
-					x: x, start: m.clock, view: maps.Clone(m.data), reads: make(map[string]bool), writes: make(map[string]*string),
-				})
+				m.begin(t, s)
 			},
 			"txnGet": func(t *rapid.T) {
-				x, k := pick(t), drawKey.Draw(t, "key")
-				compareKey(t, x.x, x.view, k)
-				x.read(k)
+				x := pick(t)
+				x.get(t, drawKey.Draw(t, "key"))
 			},
 			"txnPut": func(t *rapid.T) {
-				x, k, v := pick(t), drawKey.Draw(t, "key"), drawValue.Draw(t, "value")
-				require.NoError(t, x.x.Put(ctx, ds.RawKey(k), []byte(v)))
-				x.view[k], x.writes[k] = v, &v
+				x := pick(t)
+				x.put(t, drawKey.Draw(t, "key"), drawValue.Draw(t, "value"))
 			},
 			"txnDelete": func(t *rapid.T) {
 				x, k := pick(t), drawKey.Draw(t, "key")
@@ -113,29 +120,7 @@ func testModel(t *testing.T, c Config) {
 				x.x.Discard(ctx)
 				m.drop(x)
 			},
-			"commit": func(t *rapid.T) {
-				x := pick(t)
-				err := x.x.Commit(ctx)
-				m.drop(x)
-				if x.stale(m) && len(x.writes) > 0 {
-					require.ErrorIs(t, err, store.ErrConflict)
-					conflicts++
-					return
-				}
-				if x.queried && errors.Is(err, store.ErrConflict) {
-					return
-				}
-				require.NoError(t, err)
-				commits++
-				for k, v := range x.writes {
-					if v == nil {
-						delete(m.data, k)
-					} else {
-						m.data[k] = *v
-					}
-					write(k)
-				}
-			},
+			"commit": func(t *rapid.T) { commit(t, pick(t)) },
 			"reopen": func(t *rapid.T) {
 				if !c.Persistent || len(m.txns) > 0 || rapid.IntRange(0, 9).Draw(t, "dice") > 0 {
 					t.Skip("not now")
@@ -147,9 +132,64 @@ func testModel(t *testing.T, c Config) {
 		})
 	})
 	require.NotZero(t, commits)
-	if !testing.Short() { // a fifth of the cases need not bring one about
-		require.NotZero(t, conflicts)
+	require.GreaterOrEqual(t, conflicts, cases)
+}
+
+// begin starts a transaction.
+func (m *model) begin(t *rapid.T, s store.Store) *modelTxn {
+	x, err := s.NewTransaction(ctx, false)
+	require.NoError(t, err)
+	mx := &modelTxn{x: x, start: m.clock, view: maps.Clone(m.data), reads: make(map[string]bool), writes: make(map[string]*string)}
+	m.txns = append(m.txns, mx)
+	return mx
+}
+
+// wrote notes that k was written.
+func (m *model) wrote(k string) {
+	m.clock++
+	m.written[k] = m.clock
+}
+
+// outcome is what became of a transaction.
+type outcome int
+
+const (
+	committed outcome = iota
+	conflicted
+	doubtful // a conflict that need not have been one
+)
+
+// commit ends a transaction and requires the outcome that the model expects.
+func (m *model) commit(t *rapid.T, x *modelTxn) outcome {
+	err := x.x.Commit(ctx)
+	m.drop(x)
+	if x.stale(m) && len(x.writes) > 0 {
+		require.ErrorIs(t, err, store.ErrConflict)
+		return conflicted
 	}
+	if x.queried && errors.Is(err, store.ErrConflict) {
+		return doubtful
+	}
+	require.NoError(t, err)
+	for k, v := range x.writes {
+		if v == nil {
+			delete(m.data, k)
+		} else {
+			m.data[k] = *v
+		}
+		m.wrote(k)
+	}
+	return committed
+}
+
+func (x *modelTxn) get(t *rapid.T, k string) {
+	compareKey(t, x.x, x.view, k)
+	x.read(k)
+}
+
+func (x *modelTxn) put(t *rapid.T, k, v string) {
+	require.NoError(t, x.x.Put(ctx, ds.RawKey(k), []byte(v)))
+	x.view[k], x.writes[k] = v, &v
 }
 
 // read notes that the transaction depends on k.

@@ -227,11 +227,3 @@ func (m *Manager) forgetAllLocked() {
 		}
 	}
 }
-
-// blame leaves a peer that broke the protocol alone for a while.
-func (m *Manager) blame(id transport.PeerID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	t := m.tryLocked(id)
-	t.failures, t.next, t.blamed = 10, time.Now().Add(blameWait), true
-}

@@ -43,11 +43,12 @@ const (
 
 // register puts the session in force. Where a library is shared with the peer
 // already, the newer session takes over: its opener would not have offered the
-// library if it still held the older one. It reports false if nothing is shared.
+// library if it still held the older one. It reports false if nothing is shared, or
+// the peer was blamed while it said hello.
 func (m *Manager) register(s *session, libs map[uint16]shared) bool {
 	now := time.Now()
 	m.mu.Lock()
-	if m.closed {
+	if m.closed || m.shunnedLocked(s.peer) {
 		m.mu.Unlock()
 		return false
 	}
@@ -137,7 +138,7 @@ func (m *Manager) settleLocked(p *place, why ending) {
 				t.next = soon
 			}
 		}
-	case why == endFailed:
+	case why == endFailed && !m.shunnedLocked(p.s.peer):
 		m.tryLocked(p.s.peer).fail()
 	}
 }
@@ -260,12 +261,14 @@ func (m *Manager) runLink(p *place, st transport.Stream) {
 	case errors.Is(err, errParted), errors.Is(err, capability.ErrExpired):
 		why = endOurs
 	}
-	m.end(p, why)
-	if hush(err) == nil || over || why == endCrowded || errors.Is(err, errParted) || errors.Is(err, context.Canceled) {
-		return
-	}
-	s.log.Warn("link failed", "error", err)
+	// Whether or not the place is over: the link has reset its stream, and the peer may
+	// have ended the session since. And before the end, which lets the dialler look
+	// for another.
 	if errors.Is(err, errPeer) {
-		m.blame(s.peer)
+		m.Blame(s.peer)
+	}
+	m.end(p, why)
+	if hush(err) != nil && !over && why != endCrowded && !errors.Is(err, errParted) && !errors.Is(err, context.Canceled) {
+		s.log.Warn("link failed", "error", err)
 	}
 }

@@ -58,7 +58,7 @@ func (m *Manager) onHello(st transport.Stream) {
 	// When two peers greet each other at once, the hello of the smaller id counts.
 	self := m.cfg.Transport.ID()
 	crossed := m.opening[peer] && bytes.Compare(self[:], peer[:]) < 0
-	shunned := m.tries[peer] != nil && m.tries[peer].shunned()
+	shunned := m.shunnedLocked(peer)
 	if m.closed || m.serving >= maxHellos || m.answering[peer] >= peerHellos || crossed || shunned {
 		m.mu.Unlock()
 		_ = st.Reset()
@@ -265,6 +265,9 @@ func (m *Manager) serve(s *session, h *handshake) {
 	}
 	err := m.listen(s, h.frames)
 	over := s.ctx.Err() != nil
+	if errors.Is(err, errPeer) {
+		m.Blame(s.peer) // before the end, which lets the dialler look for another
+	}
 	s.close()
 	m.unregister(s)
 	s.wg.Wait()
@@ -273,9 +276,6 @@ func (m *Manager) serve(s *session, h *handshake) {
 	}
 	if hush(err) != nil && !over {
 		s.log.Info("session ended", "error", err)
-		if errors.Is(err, errPeer) {
-			m.blame(s.peer)
-		}
 	}
 	m.Poke()
 }

@@ -87,9 +87,45 @@ func (c *HTTPClient) send(ctx context.Context, r *request, deadline time.Time) (
 // callJSON carries out a call with a JSON answer within CallTimeout and returns
 // the data of the envelope.
 func (c *HTTPClient) callJSON(parent context.Context, r *request, limit int64) (json.RawMessage, error) {
+	body, status, err := c.callRaw(parent, r, limit)
+	if err != nil || body == nil {
+		return nil, err
+	}
+	data, err := decodeEnvelope(body)
+	if err != nil {
+		return nil, c.envelopeError(r, status, err)
+	}
+	return data, nil
+}
+
+// callPage is callJSON for an answer with a page of assets.
+func (c *HTTPClient) callPage(parent context.Context, r *request) (page, error) {
+	body, status, err := c.callRaw(parent, r, maxListBytes)
+	if err != nil {
+		return page{}, err
+	}
+	if p, ok := plainPage(body); ok {
+		return p, nil
+	}
+	var data json.RawMessage
+	if body != nil {
+		if data, err = decodeEnvelope(body); err != nil {
+			return page{}, c.envelopeError(r, status, err)
+		}
+	}
+	p, err := decodePage(data)
+	if err != nil {
+		return page{}, c.wrap(r, err)
+	}
+	return p, nil
+}
+
+// callRaw carries out a call within CallTimeout and returns the body of an answer
+// that says success, nil when it has none, and its status.
+func (c *HTTPClient) callRaw(parent context.Context, r *request, limit int64) (body []byte, status int, err error) {
 	ctx, cancel, release, err := c.begin(parent)
 	if err != nil {
-		return nil, c.wrap(r, err)
+		return nil, 0, c.wrap(r, err)
 	}
 	defer c.calls.Done()
 	defer release()
@@ -100,31 +136,31 @@ func (c *HTTPClient) callJSON(parent context.Context, r *request, limit int64) (
 
 	resp, err := c.send(ctx, r, deadline)
 	if err != nil {
-		return nil, c.transportError(ctx, r, err)
+		return nil, 0, c.transportError(ctx, r, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return nil, c.statusError(r, resp)
+		return nil, 0, c.statusError(r, resp)
 	}
 	if resp.StatusCode == http.StatusNoContent {
-		return nil, nil
+		return nil, resp.StatusCode, nil
 	}
-	body, err := readAll(resp.Body, limit)
+	body, err = readAll(resp.Body, resp.ContentLength, limit)
 	if err != nil {
-		return nil, c.transportError(ctx, r, err)
+		return nil, 0, c.transportError(ctx, r, err)
 	}
-	data, err := decodeEnvelope(body)
-	if err != nil {
-		return nil, c.envelopeError(r, resp.StatusCode, err)
-	}
-	return data, nil
+	return body, resp.StatusCode, nil
 }
 
 // readAll reads at most limit bytes and takes a longer body for invalid. It reads in
-// pieces, so that one that is too long costs no more memory than the limit.
-func readAll(r io.Reader, limit int64) ([]byte, error) {
+// pieces, so that one that is too long costs no more memory than the limit; one
+// whose length was announced, which is -1 for unknown, is read in one.
+func readAll(r io.Reader, length, limit int64) ([]byte, error) {
 	var pieces [][]byte
 	size, total := int64(4<<10), int64(0)
+	if length >= 0 && length <= limit {
+		size = length + 1 // with room to meet the end
+	}
 	p := make([]byte, 0, size)
 	for {
 		n, err := r.Read(p[len(p):cap(p)])
@@ -133,6 +169,8 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 			return nil, fmt.Errorf("%w: answer longer than %d bytes", ErrInvalid, limit)
 		}
 		switch {
+		case err == io.EOF && pieces == nil:
+			return p, nil
 		case err == io.EOF:
 			return bytes.Join(append(pieces, p), nil), nil
 		case err != nil:
@@ -185,7 +223,7 @@ func (c *HTTPClient) statusError(r *request, resp *http.Response) *Error {
 	e := &Error{Op: r.op, Handle: r.handle, Status: resp.StatusCode}
 	e.RetryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), c.opts.Now())
 	e.Err = statusKind(resp.StatusCode, r.asset)
-	if body, err := readAll(resp.Body, maxErrorBytes); err == nil {
+	if body, err := readAll(resp.Body, resp.ContentLength, maxErrorBytes); err == nil {
 		var se *serviceError
 		if _, err := decodeEnvelope(body); errors.As(err, &se) {
 			e.Message, e.enveloped = se.message, true

@@ -114,7 +114,7 @@ func (c *HTTPClient) ingestAnswer(ctx context.Context, r *request, up *upload, r
 		}
 		return Asset{}, up.judge(e)
 	}
-	body, err := readAll(resp.Body, maxAnswerBytes)
+	body, err := readAll(resp.Body, resp.ContentLength, maxAnswerBytes)
 	if err != nil {
 		return Asset{}, ambiguous(&Error{Op: r.op, Status: resp.StatusCode, Err: transportCause(ctx, err)})
 	}

@@ -24,13 +24,9 @@ func (c *HTTPClient) List(ctx context.Context, opts ListOptions) (Page, error) {
 		q.Set("offset", strconv.Itoa(opts.Offset))
 	}
 	r := &request{op: "list", method: http.MethodGet, path: []string{"list"}, query: q, accept: "application/json"}
-	data, err := c.callJSON(ctx, r, maxListBytes)
+	p, err := c.callPage(ctx, r)
 	if err != nil {
 		return Page{}, err
-	}
-	p, err := decodePage(data)
-	if err != nil {
-		return Page{}, c.wrap(r, err)
 	}
 	return Page{Assets: p.assets, Total: p.total}, nil
 }
@@ -49,7 +45,7 @@ func (c *HTTPClient) Changes(ctx context.Context, cursor string, limit int) (Cha
 	if c.changes.missing(c.opts.Now()) {
 		return ChangePage{}, c.wrap(r, ErrUnsupported)
 	}
-	data, err := c.callJSON(ctx, r, maxListBytes)
+	p, err := c.callPage(ctx, r)
 	var e *Error
 	if errors.As(err, &e) {
 		// A service that checks its parameters may refuse the one it does not know.
@@ -60,10 +56,6 @@ func (c *HTTPClient) Changes(ctx context.Context, cursor string, limit int) (Cha
 	}
 	if err != nil {
 		return ChangePage{}, err
-	}
-	p, err := decodePage(data)
-	if err != nil {
-		return ChangePage{}, c.wrap(r, err)
 	}
 	if p.next == "" {
 		return ChangePage{}, c.unsupported(&c.changes, &Error{Op: r.op})

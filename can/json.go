@@ -18,6 +18,7 @@ const (
 	maxSize      = 1<<53 - 1       // the largest integer that every JSON reader keeps
 	maxTimestamp = 253402300799999 // end of the year 9999
 	maxHandle    = 256
+	maxTotal     = math.MaxInt32
 )
 
 // flexString accepts a string, null (empty) and a number.
@@ -97,11 +98,7 @@ func (t *flexTags) UnmarshalJSON(b []byte) error {
 		if err := json.Unmarshal(b, &s); err != nil {
 			return err
 		}
-		for tag := range strings.SplitSeq(s, ",") {
-			if tag = strings.TrimSpace(tag); tag != "" {
-				*t = append(*t, tag)
-			}
-		}
+		*t = splitTags(s)
 		return nil
 	case '[':
 		var list []flexString
@@ -118,6 +115,15 @@ func (t *flexTags) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	return errors.New("want tags")
+}
+
+func splitTags(s string) (t flexTags) {
+	for tag := range strings.SplitSeq(s, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" {
+			t = append(t, tag)
+		}
+	}
+	return t
 }
 
 // assetJSON is an asset as services write it, with the names that the contract
@@ -177,6 +183,8 @@ func checkHandle(h string) error {
 		return errors.New("is empty")
 	case len(h) > maxHandle:
 		return errors.New("is too long")
+	case isWord(h):
+		return nil
 	case h == "." || h == ".." || strings.ContainsAny(h, `/\?#%`):
 		return errors.New("is not a name")
 	}
@@ -186,6 +194,16 @@ func checkHandle(h string) error {
 		}
 	}
 	return nil
+}
+
+// isWord reports whether h is made of ASCII letters and digits, as handles are.
+func isWord(h string) bool {
+	for i := range len(h) {
+		if c := h[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return true
 }
 
 func decodeAsset(data []byte) (Asset, error) {
@@ -236,7 +254,7 @@ func decodePage(data []byte) (page, error) {
 	}
 	p := page{total: -1, next: string(j.Next), more: (*bool)(j.More)}
 	if j.Total.set {
-		if j.Total.v < 0 || j.Total.v > math.MaxInt32 {
+		if j.Total.v < 0 || j.Total.v > maxTotal {
 			return page{}, fmt.Errorf("%w: total %d", ErrInvalid, j.Total.v)
 		}
 		p.total = int(j.Total.v)

@@ -1,7 +1,6 @@
 package cansync_test
 
 import (
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,9 +48,10 @@ func TestPurgeForgetsAllRecords(t *testing.T) {
 		m.stop()
 		all := m.keys("/n/d/")
 		require.Equal(t, 10, all)
-		orphan := kv.Key("l", strings.Repeat("0", len(key)), "a", "x")
+		var lost cansync.LibraryID
+		orphan := kv.Key("l", kv.Bin(lost[:20]), "a", "x")
 		require.NoError(t, m.store.Put(t.Context(), orphan, []byte("x")))
-		require.NoError(t, m.store.Put(t.Context(), kv.Key("n", "doomed", strings.Repeat("0", len(key))), nil))
+		require.NoError(t, m.store.Put(t.Context(), kv.Key("n", "doomed", kv.Bin(lost[:])), nil))
 		require.NoError(t, m.store.Put(t.Context(), kv.Key("n", "doomed", key), nil)) // made to its end but for the mark
 		m.start()
 		has, err := m.store.Has(t.Context(), orphan)

@@ -5,7 +5,7 @@ package kv
 
 import (
 	"context"
-	"encoding/base32"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"iter"
@@ -17,8 +17,10 @@ import (
 	"github.com/cansync/cansync/store"
 )
 
-// enc keeps the byte order of what it encodes, so that cursors work.
-var enc = base32.HexEncoding.WithPadding(base32.NoPadding)
+// enc keeps the byte order of what it encodes, so that cursors work: its digits
+// ascend, and all of them are above the slash.
+var enc = base64.NewEncoding("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~").
+	WithPadding(base64.NoPadding).Strict()
 
 // Key joins text parts with slashes. The parts must not be empty or hold a slash.
 func Key(parts ...string) ds.Key { return ds.RawKey("/" + strings.Join(parts, "/")) }
@@ -26,17 +28,23 @@ func Key(parts ...string) ds.Key { return ds.RawKey("/" + strings.Join(parts, "/
 // Bin returns b as a key part that sorts as the bytes do.
 func Bin(b []byte) string { return enc.EncodeToString(b) }
 
+// AppendBin appends [Bin] of b to dst.
+func AppendBin(dst, b []byte) []byte { return enc.AppendEncode(dst, b) }
+
 // ParseBin is the inverse of [Bin].
 func ParseBin(s string) ([]byte, error) { return enc.DecodeString(s) }
 
 // Last32 returns the 32 bytes that the last part of the key stands for.
 func Last32(key string) (v [32]byte, err error) {
-	b, err := ParseBin(key[strings.LastIndexByte(key, '/')+1:])
-	if err != nil || len(b) != len(v) {
-		return v, fmt.Errorf("kv: key %q does not end in 32 bytes", key)
+	last := key[strings.LastIndexByte(key, '/')+1:]
+	if len(last) == enc.EncodedLen(len(v)) {
+		var text [43]byte
+		copy(text[:], last)
+		if _, err := enc.Decode(v[:], text[:]); err == nil {
+			return v, nil
+		}
 	}
-	copy(v[:], b)
-	return v, nil
+	return [32]byte{}, fmt.Errorf("kv: key %q does not end in 32 bytes", key)
 }
 
 const conflictTries = 8

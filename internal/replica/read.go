@@ -20,9 +20,14 @@ import (
 const maxRow = 1 << 26
 
 func encodeRows(rows []record.Record) []byte {
-	var b []byte
-	for _, rec := range rows {
-		b = wire.AppendBytes(b, rec.Encode())
+	n := 0
+	for i := range rows {
+		n += 4 + rows[i].Size()
+	}
+	b := make([]byte, 0, n)
+	for i := range rows {
+		b = wire.AppendU32(b, uint32(rows[i].Size()))
+		b = rows[i].Append(b)
 	}
 	return b
 }

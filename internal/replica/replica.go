@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,8 +52,9 @@ type Options struct {
 // Replica is the local copy of one library's records. It is safe for concurrent
 // use. Writes are applied one after another.
 type Replica struct {
-	opts Options
-	log  *slog.Logger
+	opts   Options
+	log    *slog.Logger
+	prefix string // of all keys of the library, with a slash behind
 
 	// writer admits one writer at a time. It is a channel and not a mutex because
 	// the store is written while it is held.
@@ -137,7 +139,7 @@ func (e Entry) ID() record.ID {
 // background. The caller closes the replica before the store.
 func Open(ctx context.Context, opts Options) (*Replica, error) {
 	r := &Replica{
-		opts: opts, log: opts.Logger,
+		opts: opts, log: opts.Logger, prefix: roomKey(opts.Library).String() + "/",
 		writer: make(chan struct{}, 1), closed: make(chan struct{}), ready: make(chan struct{}),
 		control: control.New(opts.Library), controlID: reconcile.NewSet(opts.ReconcileKey, controlPrefix),
 		assets:   reconcile.NewSet(opts.ReconcileKey, assetPrefix),
@@ -308,11 +310,19 @@ func (r *Replica) unlock() { <-r.writer }
 //	c           counters and clock
 //	f           the filter by which they count
 func (r *Replica) key(parts ...string) ds.Key {
-	return roomKey(r.opts.Library, parts...)
+	return ds.RawKey(r.prefix + strings.Join(parts, "/"))
 }
 
 func roomKey(library [32]byte, parts ...string) ds.Key {
-	return kv.Key(append([]string{"l", kv.Bin(library[:])}, parts...)...)
+	return kv.Key(append([]string{"l", kv.Bin(library[:libraryPart])}, parts...)...)
 }
 
-func (r *Replica) assetKey(room string, d can.Digest) ds.Key { return r.key(room, kv.Bin(d[:])) }
+// libraryPart is how much of a library's id is in its keys: enough that nobody makes
+// two libraries that share it, and less to write and compare with each record.
+const libraryPart = 20
+
+func (r *Replica) assetKey(room string, d can.Digest) ds.Key {
+	var b [96]byte
+	k := append(append(append(b[:0], r.prefix...), room...), '/')
+	return ds.RawKey(string(kv.AppendBin(k, d[:])))
+}

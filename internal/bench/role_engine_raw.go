@@ -66,12 +66,12 @@ func (g *engine) serveRaw(st transport.Stream) {
 // raw receives the asset over a bare stream and returns how long it took. With
 // hashing both ends do what the engine's do: BLAKE3 by group where it leaves, and
 // BLAKE3 by group and SHA-256 of the whole where it arrives, beside the reading.
-func (g *engine) raw(ctx context.Context, hashing bool) (time.Duration, error) {
+func (g *engine) raw(ctx context.Context, hashing bool) (spell, error) {
 	g.hashing = hashing
 	clear(g.into)
 	st, err := g.to.Open(ctx, transport.PeerInfo{ID: g.from.ID(), Addrs: g.from.Addrs()}, rawProto, transport.OpenOptions{Bulk: true})
 	if err != nil {
-		return 0, err
+		return spell{}, err
 	}
 	defer func() { _ = st.Reset() }()
 	arrived, summed := make(chan int, len(g.into)/rawPiece+1), make(chan int, len(g.into)/rawPiece+1)
@@ -97,7 +97,7 @@ func (g *engine) raw(ctx context.Context, hashing bool) (time.Duration, error) {
 		}
 		whole <- nil
 	}()
-	began := time.Now()
+	began, before := time.Now(), ownCPU()
 	if _, err = st.Write([]byte{1}); err == nil {
 		err = pieces(g.into, func(at int, p []byte) error {
 			if _, err := io.ReadFull(st, p); err != nil {
@@ -113,5 +113,5 @@ func (g *engine) raw(ctx context.Context, hashing bool) (time.Duration, error) {
 	close(arrived)
 	close(summed)
 	err = errors.Join(err, <-grouped, <-whole)
-	return time.Since(began), err
+	return spell{time.Since(began), ownCPU() - before}, err
 }

@@ -48,11 +48,14 @@ type Stage struct {
 	f    stageFile
 
 	// turn is held by the one of Sync, Finish and Close that is at work; it guards
-	// sha, hashed and finished. No mutex is held across I/O.
+	// finished. hashing is held by who takes the hash of the whole forward; it guards
+	// sha, hashed and block, and comes after turn. No mutex is held across I/O.
 	turn     chan struct{}
+	finished bool
+	hashing  chan struct{}
 	sha      hash.Hash
 	hashed   uint64 // groups that sha has taken in
-	finished bool
+	block    []byte // read back to be hashed
 
 	mu     sync.Mutex
 	have   *Bitmap
@@ -78,7 +81,10 @@ func openStage(dir stageFS, key StageKey, root [32]byte, size uint64) (*Stage, e
 	if size > MaxSize || total > math.MaxInt64 {
 		return nil, fmt.Errorf("%w: %d bytes", ErrSize, size)
 	}
-	s := &Stage{fs: dir, key: key, root: root, size: size, turn: make(chan struct{}, 1), sha: sha256.New()}
+	s := &Stage{
+		fs: dir, key: key, root: root, size: size,
+		turn: make(chan struct{}, 1), hashing: make(chan struct{}, 1), sha: sha256.New(),
+	}
 	err := s.resume(int64(total))
 	if err != nil && notThere(err) {
 		err = s.create(int64(total))
@@ -296,6 +302,9 @@ func (s *Stage) Close() error {
 	if was {
 		return nil
 	}
+	s.hashing <- struct{}{} // ends at the next block
+	s.block = nil
+	<-s.hashing
 	return s.f.Close()
 }
 

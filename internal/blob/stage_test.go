@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -360,4 +361,64 @@ func BenchmarkStage(b *testing.B) {
 		require.NoError(b, st.Finish())
 		require.NoError(b, st.Remove())
 	}
+}
+
+// readCounter counts the bytes read back from files.
+type readCounter struct {
+	stageFS
+	read *atomic.Int64
+}
+
+func (c readCounter) open(name string, flag int) (stageFile, error) {
+	f, err := c.stageFS.open(name, flag)
+	return countedFile{f, c.read}, err
+}
+
+type countedFile struct {
+	stageFile
+	read *atomic.Int64
+}
+
+func (f countedFile) ReadAt(p []byte, off int64) (int, error) {
+	f.read.Add(int64(len(p)))
+	return f.stageFile.ReadAt(p, off)
+}
+
+// What was hashed as it came is not read again at the end; what came out of order is
+// hashed once it is connected to the start.
+func TestStageHashesAsItGrows(t *testing.T) {
+	s := newSample(t, 64*GroupSize)
+	disk := readCounter{newCrashFS(), new(atomic.Int64)}
+	st, err := s.open(disk)
+	require.NoError(t, err)
+	for _, step := range []struct {
+		run  Run
+		read int64 // groups that hashing reads
+	}{{Run{Count: 16}, 16}, {Run{First: 32, Count: 16}, 0}, {Run{First: 16, Count: 16}, 32}} {
+		_, err := s.put(st, step.run)
+		require.NoError(t, err)
+		before := disk.read.Load()
+		require.NoError(t, st.Hash())
+		require.Equal(t, step.read*GroupSize, disk.read.Load()-before)
+	}
+	before := disk.read.Load()
+	require.NoError(t, st.Sync())
+	require.Equal(t, before, disk.read.Load(), "making durable does not wait for hashing")
+	_, err = s.put(st, Run{First: 48, Count: 16})
+	require.NoError(t, err)
+	require.NoError(t, st.Finish())
+	require.EqualValues(t, 16*GroupSize, disk.read.Load()-before)
+	require.NoError(t, st.Close())
+	require.NoError(t, st.Hash(), "nothing is left to be hashed")
+
+	st, err = s.open(disk) // another process begins from the file
+	require.NoError(t, err)
+	before = disk.read.Load()
+	require.NoError(t, st.Finish())
+	require.EqualValues(t, 64*GroupSize, disk.read.Load()-before)
+	require.NoError(t, st.Close())
+	st, err = s.open(disk)
+	require.NoError(t, err)
+	require.NoError(t, st.Close())
+	require.ErrorIs(t, st.Hash(), ErrClosed)
 }

@@ -14,9 +14,8 @@ import (
 const hashBlock = 256 << 10
 
 // Sync makes every group put so far durable: first the data, then the bitmap that
-// claims it. It also takes the SHA-256 of the whole forward over the groups that are
-// there from the start on, so that little is left to do at the end. Callers do it
-// every few MiB; what was put since is fetched again after a crash.
+// claims it. Callers do it every few MiB; what was put since is fetched again after a
+// crash.
 //
 // When the data can't be made durable the stage takes nothing more: what the system
 // still holds of it is unknown. Opened again it goes on from the last good Sync.
@@ -26,11 +25,20 @@ func (s *Stage) Sync() error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	bits, err := s.flush()
-	if err != nil {
-		return err
-	}
-	return s.advance(bits.Prefix())
+	_, err := s.flush()
+	return err
+}
+
+// Hash takes the SHA-256 of the whole forward over the groups that are there from
+// the start on, so that little is left to do at the end. It waits for no disk but to
+// read what was just written; callers do it as groups come, beside Put and Sync.
+func (s *Stage) Hash() error {
+	s.hashing <- struct{}{}
+	defer func() { <-s.hashing }()
+	s.mu.Lock()
+	end := s.have.Prefix()
+	s.mu.Unlock()
+	return s.advance(end)
 }
 
 // flush returns the set that is durable afterwards.
@@ -63,15 +71,17 @@ func (s *Stage) flush() (*Bitmap, error) {
 	return bits, nil
 }
 
-// advance hashes the groups before end.
+// advance hashes the groups before end, unless the stage is closed meanwhile.
 func (s *Stage) advance(end uint64) error {
-	var buf []byte
 	for s.hashed < end {
-		run := Run{First: s.hashed, Count: min(end-s.hashed, hashBlock/GroupSize)}
-		if buf == nil {
-			buf = make([]byte, hashBlock)
+		if err := s.usable(); err != nil {
+			return err
 		}
-		p := buf[:run.Len(s.size)]
+		run := Run{First: s.hashed, Count: min(end-s.hashed, hashBlock/GroupSize)}
+		if s.block == nil {
+			s.block = make([]byte, hashBlock)
+		}
+		p := s.block[:run.Len(s.size)]
 		if err := s.readBack(p, run); err != nil {
 			return err
 		}
@@ -102,13 +112,18 @@ func (s *Stage) Finish() error {
 	if err := s.usable(); err != nil {
 		return err
 	}
+	// The processor hashes while the disk writes.
+	hashed := make(chan error, 1)
+	go func() { hashed <- s.Hash() }()
 	bits, err := s.flush()
-	if err != nil {
+	if err = errors.Join(err, <-hashed); err != nil {
 		return err
 	}
 	if !bits.Full() {
 		return fmt.Errorf("%w: %d of %d", ErrIncomplete, bits.Len()-bits.Count(), bits.Len())
 	}
+	s.hashing <- struct{}{}
+	defer func() { <-s.hashing }()
 	if err := s.advance(bits.Len()); err != nil {
 		return err
 	}

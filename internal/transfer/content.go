@@ -52,9 +52,11 @@ func (t *Content) end(how func(sink) error) (err error) {
 type sink interface {
 	have() *blob.Bitmap
 	begin(run blob.Run, proof []byte) (intake, error)
-	// sync makes what came durable; finish checks the whole and returns
-	// [ErrBadContent], or blob.ErrDamaged after which have tells what is missing.
+	// sync makes what came durable, hash takes the hash of the whole forward; the
+	// two may run at once. finish checks the whole and returns [ErrBadContent], or
+	// blob.ErrDamaged after which have tells what is missing.
 	sync() error
+	hash() error
 	finish() error
 	content() (io.ReadCloser, error)
 	outboard() ([]byte, error)
@@ -76,6 +78,7 @@ func (d disk) begin(run blob.Run, proof []byte) (intake, error) {
 	return in, err
 }
 func (d disk) sync() error { return d.s.Sync() }
+func (d disk) hash() error { return d.s.Hash() }
 func (d disk) finish() error {
 	err := d.s.Finish()
 	if errors.Is(err, blob.ErrContent) {
@@ -206,15 +209,21 @@ func (in memIntake) Put(first uint64, data []byte) (uint64, error) {
 	run := blob.Run{First: first, Count: blob.Groups(uint64(len(data)))}
 	in.s.mu.Lock()
 	defer in.s.mu.Unlock()
-	if !in.s.bits.Has(run) {
-		copy(in.s.data[run.Offset():], data)
+	// What is there already may be being hashed, and stays untouched.
+	for i := run.First; i < run.End(); i++ {
+		group := data[:min(blob.GroupSize, len(data))]
+		if data = data[len(group):]; !in.s.bits.Test(i) {
+			copy(in.s.data[i*blob.GroupSize:], group)
+		}
 	}
 	return in.s.bits.Set(run), nil
 }
 
-// sync takes the hashes forward over what is there from the start on, so that
-// little is left to do at the end. It and finish are never called at once.
-func (s *memSink) sync() error {
+// sync does nothing: there is no disk.
+func (s *memSink) sync() error { return nil }
+
+// hash is never called together with finish.
+func (s *memSink) hash() error {
 	s.mu.Lock()
 	end := min(s.bits.Prefix()*blob.GroupSize, s.size)
 	s.mu.Unlock()
@@ -226,7 +235,7 @@ func (s *memSink) sync() error {
 }
 
 func (s *memSink) finish() error {
-	if err := s.sync(); err != nil {
+	if err := s.hash(); err != nil {
 		return err
 	}
 	if s.sum == nil {

@@ -25,10 +25,21 @@ type download struct {
 	ready   map[*source]bool             // open
 	past    map[transport.PeerID]*history
 
-	syncing  bool
-	synced   chan error
-	unsynced int64
+	syncing, hashing bool // in the background
+	tended           chan tended
+	unsynced         int64 // bytes that came since a sync began
+	unhashed         int64
 }
+
+// tended says how a sync of the sink, or else its hashing, ended.
+type tended struct {
+	sync bool
+	err  error
+}
+
+// hashBytes is how much comes before the hash of the whole is taken forward: little,
+// so that it is still in the processor's cache when it is read back.
+const hashBytes = 1 << 20
 
 // history is how it went with a peer so far.
 type history struct {
@@ -51,7 +62,7 @@ func (c *Client) download(ctx context.Context, w Want, to sink, progress func(do
 	have := to.have()
 	d := &download{
 		c: c, want: w, sink: to, sched: blob.NewScheduler[transport.PeerID](have, c.cfg.Schedule),
-		events: make(chan event, 64), synced: make(chan error, 1),
+		events: make(chan event, 64), tended: make(chan tended, 2),
 		sources: make(map[transport.PeerID]*source), ready: make(map[*source]bool),
 		past: make(map[transport.PeerID]*history),
 	}
@@ -108,10 +119,7 @@ func (d *download) loop(progress func(done, total int64)) error {
 			progress(done, int64(d.want.Size))
 		}
 		if d.sched.Complete() {
-			if d.syncing {
-				return <-d.synced
-			}
-			return nil
+			return d.rest()
 		}
 		d.c.mu.Lock()
 		changed := d.c.changed
@@ -139,8 +147,8 @@ func (d *download) loop(progress func(done, total int64)) error {
 					more = false
 				}
 			}
-		case err := <-d.synced:
-			if d.syncing = false; err != nil {
+		case t := <-d.tended:
+			if err := d.tend(t); err != nil {
 				return err
 			}
 		case <-timer.C:
@@ -293,6 +301,7 @@ func (d *download) handle(ev event) error {
 			h.fails = 0
 			h.err = nil
 			d.unsynced += ev.got.Len(d.want.Size)
+			d.unhashed += ev.got.Len(d.want.Size)
 		}
 		d.sched.Got(src.peer, ev.run, ev.got, now)
 	}
@@ -343,14 +352,40 @@ func (d *download) ended(src *source, h *history, now time.Time) {
 	h.after = now.Add(failPause * time.Duration(h.fails-1))
 }
 
-// sync makes what came durable in the background, so that a crash loses little and
-// the hash of the whole is done when the last group comes.
+// sync makes what came durable in the background, so that a crash loses little, and
+// beside that takes the hash of the whole forward, so that it is done when the last
+// group comes.
 func (d *download) sync() {
-	if d.syncing || d.unsynced < d.c.cfg.SyncBytes || d.sched.Complete() {
+	if d.sched.Complete() {
 		return
 	}
-	d.syncing, d.unsynced = true, 0
-	d.wg.Go(func() { d.synced <- d.sink.sync() })
+	if !d.syncing && d.unsynced >= d.c.cfg.SyncBytes {
+		d.syncing, d.unsynced = true, 0
+		d.wg.Go(func() { d.tended <- tended{true, d.sink.sync()} })
+	}
+	if !d.hashing && d.unhashed >= hashBytes {
+		d.hashing, d.unhashed = true, 0
+		d.wg.Go(func() { d.tended <- tended{false, d.sink.hash()} })
+	}
+}
+
+// tend takes note of what ended in the background.
+func (d *download) tend(t tended) error {
+	if t.sync {
+		d.syncing = false
+	} else {
+		d.hashing = false
+	}
+	return t.err
+}
+
+// rest waits for what is under way in the background.
+func (d *download) rest() error {
+	var err error
+	for d.syncing || d.hashing {
+		err = errors.Join(err, d.tend(<-d.tended))
+	}
+	return err
 }
 
 // failure is the error of a download without a peer to ask.

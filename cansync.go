@@ -108,8 +108,11 @@ type Node struct {
 	mu      sync.Mutex
 	closed  bool
 	limited Limits
-	done    chan struct{} // closed when Close is through
-	libs    map[LibraryID]*Library
+
+	peerLimits map[transport.PeerID]Limits
+
+	done chan struct{} // closed when Close is through
+	libs map[LibraryID]*Library
 }
 
 // New starts a node. ctx bounds the start, not the node. The CAN Service need not
@@ -141,6 +144,9 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	if err := n.events.load(ctx, n.store); err != nil {
 		return nil, err
+	}
+	if err := n.events.reserve(ctx, n.store); err != nil { // a full disk is no reason not to start
+		n.log.Warn("numbers of events not reserved; after a crash they may come twice", "error", err)
 	}
 	if err := n.reprieveAll(ctx); err != nil {
 		n.log.Warn("records of libraries without keys not dropped", "error", err)

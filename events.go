@@ -47,9 +47,10 @@ const (
 	// EventService: the CAN Service became reachable (no Err) or failed (Err).
 	EventService EventKind = "service"
 	// EventProgress: large assets of the library are on their way; Size of Total
-	// bytes are here, and Asset says which it is if it is one. It comes at most
-	// twice a second for each library and only while bytes arrive. It is not kept
-	// for readers that come later, and its Seq is that of the event before it.
+	// bytes are here, Rate is what the library receives, and Asset says which it is
+	// if it is one. It comes at most twice a second for each library and only while
+	// bytes arrive. It is not kept for readers that come later, and its Seq is that of
+	// the event before it.
 	EventProgress EventKind = "progress"
 	// EventPeerLied: a peer sent bytes that are not what a record promises, and is
 	// left alone for ten minutes.
@@ -72,8 +73,10 @@ type Event struct {
 	// Size is the number of bytes fetched, of removals held, or of events missed at
 	// most.
 	Size int64
-	// Total is the number of bytes that an [EventProgress] is about.
+	// Total is the number of bytes that an [EventProgress] is about, and Rate how
+	// many of the library's arrive in a second, the mean over the last five.
 	Total int64
+	Rate  int64
 	// Duration is how long it took.
 	Duration time.Duration
 	Err      error
@@ -157,10 +160,18 @@ func (n *Node) LastEvent() uint64 {
 // EventsAfter is [Node.Events] for a reader that saw everything up to the event
 // with the number seq, before a restart of the node perhaps; 0 yields everything
 // that is still kept, the last 4,096 events at least. Numbers that a crash skipped
-// are reported as missed too.
+// are reported as missed too. A number that the node never gave, since its data
+// directory is not the one that it was, yields an [EventMissed] and what happens from
+// now on.
 func (n *Node) EventsAfter(ctx context.Context, seq uint64) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		seq, told := seq, n.events.reported()
+		if last := n.LastEvent(); seq > last {
+			seq = last
+			if !yield(Event{Seq: last, Time: n.cfg.Now(), Kind: EventMissed, Size: int64(last)}) {
+				return
+			}
+		}
 		for {
 			events, wake, closed := n.events.after(seq)
 			reports := n.events.reportsAfter(told)

@@ -2,7 +2,6 @@ package cansync
 
 import (
 	"context"
-	"fmt"
 	"iter"
 
 	"github.com/cansync/cansync/can"
@@ -40,8 +39,8 @@ func (l *Library) PublishMode() PublishMode {
 // over restarts. What was announced stays so. In approve mode, edits of assets
 // that are in the library are still published. Errors match [ErrConfig].
 func (l *Library) SetPublishMode(m PublishMode) error {
-	if m != PublishAuto && m != PublishApprove {
-		return fmt.Errorf("%w: publish mode %q is neither auto nor approve", ErrConfig, clip(string(m)))
+	if !m.valid() {
+		return badPublish(m)
 	}
 	done, err := l.n.use()
 	if err != nil {
@@ -77,22 +76,9 @@ func (n *Node) gateFor(lib *library.Library, approve bool) func(can.Digest, can.
 // Pending yields the local assets that wait for [Library.Approve] or
 // [Library.Decline], ordered by digest. It ends with the first error.
 func (l *Library) Pending(ctx context.Context) iter.Seq2[can.Digest, error] {
-	return func(yield func(can.Digest, error) bool) {
-		lib, done, err := l.member()
-		if err != nil {
-			yield(can.Digest{}, err)
-			return
-		}
-		defer done()
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(l.n.ctx, cancel)()
-		for d, err := range lib.Approvals(ctx, replica.Pending) {
-			if !yield(d, err) || err != nil {
-				return
-			}
-		}
-	}
+	return listing(ctx, l, func(ctx context.Context, lib *library.Library) iter.Seq2[can.Digest, error] {
+		return lib.Approvals(ctx, replica.Pending)
+	})
 }
 
 // Approve lets assets be announced, now or when they come into the local CAN

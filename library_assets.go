@@ -75,31 +75,30 @@ var (
 )
 
 // Assets yields the assets of the library, ordered by digest, as of one moment. It
-// ends with the first error.
+// ends with the first error, and with [ErrClosed] when the node is closed meanwhile.
 func (l *Library) Assets(ctx context.Context) iter.Seq2[Asset, error] {
-	return func(yield func(Asset, error) bool) {
-		lib, done, err := l.member()
-		if err != nil {
-			yield(Asset{}, err)
-			return
+	return l.AssetsAfter(ctx, can.Digest{})
+}
+
+// AssetsAfter is [Library.Assets] for the assets behind one, for hosts that show
+// pages; the zero digest is before all.
+func (l *Library) AssetsAfter(ctx context.Context, after can.Digest) iter.Seq2[Asset, error] {
+	return listing(ctx, l, func(ctx context.Context, lib *library.Library) iter.Seq2[Asset, error] {
+		return func(yield func(Asset, error) bool) {
+			for e, err := range lib.EntriesAfter(ctx, after) {
+				if err == nil && !e.Member {
+					continue
+				}
+				var a Asset
+				if err == nil {
+					a, err = l.asset(ctx, lib, e)
+				}
+				if !yield(a, err) || err != nil {
+					return
+				}
+			}
 		}
-		defer done()
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(l.n.ctx, cancel)() // Close ends the listing
-		for e, err := range lib.Entries(ctx) {
-			if err == nil && !e.Member {
-				continue
-			}
-			var a Asset
-			if err == nil {
-				a, err = l.asset(ctx, lib, e)
-			}
-			if !yield(a, err) || err != nil {
-				return
-			}
-		}
-	}
+	})
 }
 
 // Asset returns one asset; the error matches [ErrNoAsset] where the library does

@@ -41,23 +41,22 @@ func (l *Library) Mode() Mode {
 // library is being joined, and lasts over restarts. Errors match [ErrConfig] for a
 // mode that there is not.
 func (l *Library) SetMode(m Mode) error {
-	internal := library.Mode(m)
-	if m == Sync {
-		internal = library.ModeSync
+	if m == "" {
+		m = Sync
 	}
-	if !internal.Valid() {
-		return fmt.Errorf("%w: mode %q is none of sync, receive-only, announce-only, records-only, paused", ErrConfig, clip(string(m)))
+	if !m.valid() {
+		return badMode(m)
 	}
 	done, err := l.n.use()
 	if err != nil {
 		return err
 	}
 	defer done()
-	lib, err := l.keep(l.n.ctx, func(k *keyring.Library) { k.Mode = string(internal) })
+	lib, err := l.keep(l.n.ctx, func(k *keyring.Library) { k.Mode = m.kept() })
 	if err != nil || lib == nil {
 		return err
 	}
-	lib.SetMode(internal)
+	lib.SetMode(library.Mode(m.kept()))
 	l.n.fetcher.Kick(l.id)
 	l.n.announcer.Poke()
 	return nil

@@ -191,11 +191,13 @@ func (h *hub) reportsAfter(number uint64) (out []report) {
 // onReceived counts content bytes. Progress is reported from here, so that there is
 // no report without traffic.
 func (n *Node) onReceived(lib [32]byte, _ transport.PeerID, bytes int) {
-	if !n.flows.received(lib, bytes, time.Now()) {
+	now := time.Now()
+	if !n.flows.received(lib, bytes, now) {
 		return
 	}
 	if only, count, done, total := n.fetcher.Moving(lib); count > 0 {
-		n.events.report(Event{Kind: EventProgress, Library: lib, Asset: only, Size: done, Total: total})
+		rate, _ := n.flows.rates(lib, now)
+		n.events.report(Event{Kind: EventProgress, Library: lib, Asset: only, Size: done, Total: total, Rate: rate})
 	}
 }
 

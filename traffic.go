@@ -3,6 +3,7 @@ package cansync
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/fetch"
@@ -60,8 +61,12 @@ func (n *Node) Limits() Limits {
 	return n.limited
 }
 
+// MaxPeerLimits bounds the peers that have limits of their own.
+const MaxPeerLimits = 1024
+
 // SetPeerLimits limits the traffic with one peer, in all libraries together, until
-// the node is closed. Errors match [ErrConfig].
+// the node is closed; the zero Limits lift them. The peer need not be connected.
+// Errors match [ErrConfig], also for more than [MaxPeerLimits] peers.
 func (n *Node) SetPeerLimits(peer transport.PeerID, l Limits) error {
 	if err := l.check(); err != nil {
 		return err
@@ -71,9 +76,29 @@ func (n *Node) SetPeerLimits(peer transport.PeerID, l Limits) error {
 		return err
 	}
 	defer done()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l == (Limits{}) {
+		delete(n.peerLimits, peer)
+	} else {
+		if n.peerLimits == nil {
+			n.peerLimits = make(map[transport.PeerID]Limits)
+		}
+		if _, ok := n.peerLimits[peer]; !ok && len(n.peerLimits) == MaxPeerLimits {
+			return fmt.Errorf("%w: Limits: %d peers have some already; lift one's first", ErrConfig, MaxPeerLimits)
+		}
+		n.peerLimits[peer] = l
+	}
 	n.limits.up.SetPeer(peer, l.Upload)
 	n.limits.down.SetPeer(peer, l.Download)
 	return nil
+}
+
+// PeerLimits returns the limits of each peer that has some.
+func (n *Node) PeerLimits() map[transport.PeerID]Limits {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.peerLimits)
 }
 
 // SetLimits limits the library's traffic on this node. It may be set while the
@@ -113,7 +138,7 @@ func (l *Library) Limits() Limits {
 // is being joined, and lasts over restarts. Errors match [ErrConfig].
 func (l *Library) SetQuota(bytes int64) error {
 	if bytes < 0 {
-		return fmt.Errorf("%w: quota: negative", ErrConfig)
+		return errQuota
 	}
 	done, err := l.n.use()
 	if err != nil {

@@ -275,6 +275,7 @@ func TestProgressEventsComeWhileBytesMoveOnly(t *testing.T) {
 			}
 		}
 		require.Greater(t, got[len(got)-1].Size, int64(8*mib))
+		require.InEpsilon(t, mib, got[len(got)-1].Rate, 0.15)
 		// They are not kept.
 		for e := range b.node.EventsAfter(t.Context(), 0) {
 			require.NotEqual(t, cansync.EventProgress, e.Kind)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,6 +97,11 @@ func (r *Replica) Entry(ctx context.Context, asset can.Digest) (Entry, error) {
 // of digests, as of one moment; tombstones and assets outside the filter are
 // among them.
 func (r *Replica) Entries(ctx context.Context) iter.Seq2[Entry, error] {
+	return r.EntriesAfter(ctx, can.Digest{})
+}
+
+// EntriesAfter is Entries for the assets behind one; the zero digest is before all.
+func (r *Replica) EntriesAfter(ctx context.Context, after can.Digest) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		f := r.Filter()
 		for e, err := range kv.Scan(ctx, r.opts.Store, r.key("a"), false) {
@@ -106,6 +112,9 @@ func (r *Replica) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 			asset, err := kv.Last32(e.Key)
 			var rows []record.Record
 			if err == nil {
+				if bytes.Compare(asset[:], after[:]) <= 0 {
+					continue
+				}
 				rows, err = decodeRows(e.Value)
 			}
 			if err != nil {

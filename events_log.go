@@ -97,14 +97,28 @@ func (h *hub) load(ctx context.Context, s store.Store) error {
 	if n := len(ring); n > 2*keptEvents {
 		ring = ring[n-2*keptEvents:]
 	}
+	seq := wire.NewReader(b).U64()
+	if n := len(ring); n > 0 {
+		seq = max(seq, ring[n-1].Seq)
+	}
+	h.mu.Lock()
+	h.ring, h.stored, h.seq, h.flushed, h.top = ring, stored, seq, seq, seq
+	h.mu.Unlock()
+	return nil
+}
+
+// reserve makes the next numbers this node's before one is given out: a crash
+// before the first flush would else give them twice.
+func (h *hub) reserve(ctx context.Context, s store.Store) error {
+	h.mu.Lock()
+	top := h.seq + eventReserve
+	h.mu.Unlock()
+	if err := s.Put(ctx, eventTop, wire.AppendU64(nil, top)); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.top = wire.NewReader(b).U64()
-	h.ring, h.stored, h.seq = ring, stored, h.top
-	if n := len(ring); n > 0 {
-		h.seq = max(h.seq, ring[n-1].Seq)
-	}
-	h.flushed = h.seq
+	h.top = top
 	return nil
 }
 

@@ -20,6 +20,7 @@ func TestEventCursorOverRestartsAndCrashes(t *testing.T) {
 		open := func() (*hub, func()) {
 			h := newHub(time.Now)
 			require.NoError(t, h.load(context.Background(), s))
+			require.NoError(t, h.reserve(context.Background(), s))
 			done := make(chan struct{})
 			go func() { defer close(done); h.run(s, func(err error) { t.Error(err) }) }()
 			return h, func() { h.close(); <-done }
@@ -33,6 +34,9 @@ func TestEventCursorOverRestartsAndCrashes(t *testing.T) {
 		h, stop = open()
 		require.Equal(t, []uint64{2, 3}, seqs(h, 1))
 		h.emit(Event{Kind: EventJoined})
+		early := newHub(time.Now)
+		require.NoError(t, early.load(context.Background(), s))
+		require.Greater(t, early.seq, uint64(4), "a crash before the first flush gives no number twice")
 		require.Equal(t, []uint64{4}, seqs(h, 3), "no number is skipped by a clean restart")
 		time.Sleep(5 * eventFlush)
 

@@ -27,6 +27,7 @@ func TestEventsSurviveARestart(t *testing.T) {
 		open := func() (*hub, func()) {
 			h := newHub(time.Now)
 			require.NoError(t, h.load(context.Background(), s))
+			require.NoError(t, h.reserve(context.Background(), s))
 			done := make(chan struct{})
 			go func() { defer close(done); h.run(s, func(err error) { t.Error(err) }) }()
 			return h, func() { h.close(); <-done }

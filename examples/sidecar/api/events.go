@@ -39,7 +39,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 			h.fail(w, r, failf(http.StatusBadRequest, "Last-Event-ID: want the id of an event"))
 			return
 		}
-		last = min(n, last)
+		last = n
 	}
 	select {
 	case h.streams <- struct{}{}:

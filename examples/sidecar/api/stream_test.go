@@ -123,6 +123,20 @@ func TestEventsTell(t *testing.T) {
 			break
 		}
 	}
+	// One whose number is from another data directory is told so.
+	again.Header.Set("Last-Event-ID", "1000000")
+	far, err := s.Client().Do(again)
+	require.NoError(t, err)
+	defer far.Body.Close()
+	in = bufio.NewReader(far.Body)
+	for {
+		line, err := in.ReadString('\n')
+		require.NoError(t, err)
+		if kind, ok := strings.CutPrefix(line, "event: "); ok {
+			require.Equal(t, "missed\n", kind)
+			break
+		}
+	}
 	for _, id := range []string{"x", "-1", "18446744073709551616"} {
 		req := request("GET", "/events", "")
 		req.Header.Set("Last-Event-ID", id)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -33,6 +34,9 @@ type config struct {
 	Network    cansync.Network
 	Bootstrap  []string
 	P2PListen  []string
+	Upload     int64 // limits in bytes per second, 0 for none
+	Download   int64
+	Reserve    int64 // bytes of disk space to leave free, 0 for the default
 	Token      string
 }
 
@@ -103,6 +107,9 @@ func parse(data []byte) (config, error) {
 		{"network", text((*string)(&c.Network))},
 		{"bootstrap", list(&c.Bootstrap)},
 		{"listen", list(&c.P2PListen)},
+		{"upload_limit", size(&c.Upload)},
+		{"download_limit", size(&c.Download)},
+		{"disk_reserve", size(&c.Reserve)},
 		{"api_token", text(&c.Token)},
 	}
 	seen := make(map[string]bool)
@@ -186,6 +193,38 @@ func seconds(into *time.Duration, most int) func(*yaml.Node) error {
 	}
 }
 
+// units are the endings of sizes, with their factors.
+var units = []struct {
+	name   string
+	factor int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+}
+
+// size reads a number of bytes: a whole number, or a text such as "2MiB".
+func size(into *int64) func(*yaml.Node) error {
+	return func(n *yaml.Node) error {
+		bad := errors.New("want a whole number of bytes, or one with a unit such as 500kB, 2MiB or 1GiB")
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" && n.ShortTag() != "!!str" {
+			return bad
+		}
+		digits, factor := n.Value, int64(1)
+		for _, u := range units {
+			if head, ok := strings.CutSuffix(digits, u.name); ok {
+				digits, factor = strings.TrimSpace(head), u.factor
+				break
+			}
+		}
+		v, err := strconv.ParseUint(digits, 10, 63)
+		if err != nil || int64(v) > math.MaxInt64/factor {
+			return bad
+		}
+		*into = int64(v) * factor
+		return nil
+	}
+}
+
 func list(into *[]string) func(*yaml.Node) error {
 	return func(n *yaml.Node) error {
 		if n.Kind != yaml.SequenceNode {
@@ -208,6 +247,10 @@ func list(into *[]string) func(*yaml.Node) error {
 // users may try to guess.
 const minRemoteToken = 16
 
+// minReserve is the least disk space to leave free: what the database may write
+// between two looks at the disk.
+const minReserve = 32 << 20
+
 // check looks at what the file says as a whole. What concerns the node alone is
 // left to cansync.New.
 func (c config) check() error {
@@ -215,6 +258,9 @@ func (c config) check() error {
 	case cansync.Public, cansync.Private, cansync.LAN:
 	default:
 		return fmt.Errorf("network: want public, private or lan")
+	}
+	if c.Reserve > 0 && c.Reserve < minReserve {
+		return errors.New("disk_reserve: want 32MiB or more, without which a disk that fills up could end the sidecar; 0 means 512MiB")
 	}
 	for _, r := range c.Token {
 		if r <= ' ' || r > '~' {

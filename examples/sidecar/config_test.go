@@ -37,6 +37,9 @@ full_scan_interval_secs: 60
 network: private
 bootstrap: [/ip4/1.2.3.4/tcp/4001/p2p/y]
 listen: ["/ip4/127.0.0.1/tcp/0"]
+upload_limit: 500000
+download_limit: 2MiB
+disk_reserve: "1 GiB"
 api_token: "abc"
 `))
 	require.NoError(t, err)
@@ -44,12 +47,35 @@ api_token: "abc"
 		ServiceURL: "http://127.0.0.1:3220/api/v1/can/0", Listen: "localhost:3223", DataDir: "./can_sync_data_b",
 		RelayURL: "/ip4/1.2.3.4/tcp/4001/p2p/x", Poll: time.Second, FullScan: time.Minute, Network: cansync.Private,
 		Bootstrap: []string{"/ip4/1.2.3.4/tcp/4001/p2p/y"}, P2PListen: []string{"/ip4/127.0.0.1/tcp/0"}, Token: "abc",
+		Upload: 500_000, Download: 2 << 20, Reserve: 1 << 30,
 	}, c)
+	require.Equal(t, cansync.Limits{Upload: 500_000, Download: 2 << 20}, c.node(nil, nil).Limits)
+	require.EqualValues(t, 1<<30, c.node(nil, nil).DiskReserve)
 	require.Equal(t, []string{c.RelayURL}, c.node(nil, nil).Relays)
 	for _, empty := range []string{"", "# nothing\n", "---\n", "relay_url: null\nbootstrap:\nlisten: ~\napi_token:\n"} {
 		c, err := parse([]byte(empty))
 		require.NoError(t, err)
 		require.Equal(t, defaults(), c)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "1": 1, "'7'": 7, "8192": 8192, "3B": 3, "5kB": 5000, "5 MB": 5_000_000, "1GB": 1e9, "2TB": 2e12, "4KiB": 4096,
+		"1MiB": 1 << 20, "\"3 GiB\"": 3 << 30, "1TiB": 1 << 40, "9223372036854775807": 1<<63 - 1,
+	} {
+		c, err := parse([]byte("upload_limit: " + text))
+		require.NoError(t, err, text)
+		require.Equal(t, want, c.Upload, text)
+	}
+	for _, text := range []string{
+		"-1", "-1MiB", "1.5MiB", "0x10", "1e6", "MiB", "2MiB/s", "2mib", "2M", "fast", "true", "[1]", "{a: 1}", "+1", "1_000",
+		"9223372036854775808", "9007199254740992KiB", "99999999TiB", "' '", "1 2", "2MiBMiB",
+	} {
+		for _, key := range []string{"upload_limit", "download_limit", "disk_reserve"} {
+			_, err := parse([]byte(key + ": " + text))
+			require.ErrorContains(t, err, "line 1: "+key+": want a whole number of bytes", text)
+		}
 	}
 }
 
@@ -81,6 +107,8 @@ func TestBadConfig(t *testing.T) {
 		"data_dir: a\ndata_dir: b":                         `line 2: key "data_dir" is given twice`,
 		"- a":                                              "key: value",
 		"just text":                                        "key: value",
+		"disk_reserve: 31MiB":                              "disk_reserve: want 32MiB or more",
+		"upload_limit: 1MiB\nupload-limit: 1MiB":           `line 2: unknown key "upload-limit"`,
 		"a: b: c":                                          "mapping values",
 		"\tx":                                              "character",
 		"data_dir: a\n---\ndata_dir: b":                    "one YAML document",

@@ -70,6 +70,7 @@ func (c config) node(client can.Client, log *slog.Logger) cansync.Config {
 	out := cansync.Config{
 		CAN: client, DataDir: c.DataDir, Network: c.Network, Listen: c.P2PListen, Bootstrap: c.Bootstrap,
 		PollInterval: c.Poll, FullScanInterval: c.FullScan, Logger: log,
+		Limits: cansync.Limits{Upload: c.Upload, Download: c.Download}, DiskReserve: c.Reserve,
 	}
 	if c.RelayURL != "" {
 		out.Relays = []string{c.RelayURL}

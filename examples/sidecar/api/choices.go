@@ -8,67 +8,97 @@ import (
 	"github.com/cansync/cansync/can"
 )
 
-// What a library can be told to do on this node alone: its mode, its view, and
-// what is published.
+// What a library can be told to do on this node alone: its mode, its view, what is
+// published, and how much traffic it may cause.
 
-// localChange is the part of a change that concerns this node alone.
+// localChange is the part of a request that concerns this node alone. A key that is
+// absent changes nothing.
 type localChange struct {
-	mode    *string
-	view    *cansync.Filter
-	publish *string
+	Mode    *string         `json:"mode"`
+	View    *cansync.Filter `json:"view"`
+	Publish *string         `json:"publish"`
+	Limits  *limitsChange   `json:"limits"`
+	Quota   *int64          `json:"quota"`
 }
 
 // check looks at a change before anything is done.
 func (c localChange) check() error {
-	if m := c.mode; m != nil {
+	if m := c.Mode; m != nil {
 		switch cansync.Mode(*m) {
 		case cansync.Sync, cansync.ReceiveOnly, cansync.AnnounceOnly, cansync.RecordsOnly, cansync.Paused:
 		default:
 			return failf(http.StatusBadRequest, "mode: want one of sync, receive-only, announce-only, records-only, paused")
 		}
 	}
-	if p := c.publish; p != nil && *p != string(cansync.PublishAuto) && *p != string(cansync.PublishApprove) {
+	if p := c.Publish; p != nil && *p != string(cansync.PublishAuto) && *p != string(cansync.PublishApprove) {
 		return failf(http.StatusBadRequest, "publish: want \"auto\" or \"approve\"")
 	}
-	if c.view != nil {
-		return noTickets("view", *c.view)
+	if c.Limits != nil {
+		if err := c.Limits.check("limits."); err != nil {
+			return err
+		}
+	}
+	if c.Quota != nil && *c.Quota < 0 {
+		return failf(http.StatusBadRequest, "quota: want a whole number of bytes, 0 for no quota")
+	}
+	if c.View != nil {
+		return noTickets("view", *c.View)
 	}
 	return nil
+}
+
+// choices are those for a library that is made or joined.
+func (c localChange) choices() (out cansync.Choices) {
+	if c.Mode != nil {
+		out.Mode = cansync.Mode(*c.Mode)
+	}
+	if c.View != nil {
+		out.View = *c.View
+	}
+	if c.Publish != nil {
+		out.Publish = cansync.PublishMode(*c.Publish)
+	}
+	if c.Limits != nil {
+		out.Limits = c.Limits.onto(out.Limits)
+	}
+	if c.Quota != nil {
+		out.Quota = *c.Quota
+	}
+	return out
 }
 
 // apply does it. What restricts comes first, so that a change to several things
 // never announces or fetches more in between.
 func (c localChange) apply(r *http.Request, l *cansync.Library) error {
-	if c.view != nil {
-		if err := l.SetView(r.Context(), *c.view); err != nil {
+	if c.View != nil {
+		if err := l.SetView(r.Context(), *c.View); err != nil {
 			return err
 		}
 	}
-	if c.publish != nil {
-		if err := l.SetPublishMode(cansync.PublishMode(*c.publish)); err != nil {
+	if c.Publish != nil {
+		if err := l.SetPublishMode(cansync.PublishMode(*c.Publish)); err != nil {
 			return err
 		}
 	}
-	if c.mode != nil {
-		return l.SetMode(cansync.Mode(*c.mode))
+	if c.Limits != nil {
+		if err := l.SetLimits(c.Limits.onto(l.Limits())); err != nil {
+			return err
+		}
+	}
+	if c.Quota != nil {
+		if err := l.SetQuota(*c.Quota); err != nil {
+			return err
+		}
+	}
+	if c.Mode != nil {
+		return l.SetMode(cansync.Mode(*c.Mode))
 	}
 	return nil
 }
 
 // approvals lists the local assets that wait for a decision.
 func (h *Handler) approvals(r *http.Request, body []byte) (any, error) {
-	q, err := query(r, "limit", "after")
-	if err != nil {
-		return nil, err
-	}
-	if err := noBody(body); err != nil {
-		return nil, err
-	}
-	limit, err := intParam(q, "limit", defaultPage, 1, maxPage)
-	if err != nil {
-		return nil, err
-	}
-	after, err := afterParam(q)
+	p, _, err := readPage(r, body)
 	if err != nil {
 		return nil, err
 	}
@@ -76,34 +106,32 @@ func (h *Handler) approvals(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	items, more, err := fill(p, l.Pending(r.Context()), func(d can.Digest) bool { return bytes.Compare(d[:], p.after[:]) > 0 })
+	if err != nil {
+		return nil, err
+	}
 	out := approvalsView{Items: []approvalView{}}
-	for d, err := range l.Pending(r.Context()) {
-		if err != nil {
-			return nil, err
-		}
-		if bytes.Compare(d[:], after[:]) <= 0 {
-			continue
-		}
-		if n := len(out.Items); n == limit { // there is at least one more
-			out.Next = &out.Items[n-1].Digest
-			break
-		}
-		out.Items = append(out.Items, approvalView{Digest: d.String()})
+	for _, d := range items {
+		out.Items = append(out.Items, approvalView{d.String()})
+	}
+	if more {
+		out.Next = &out.Items[len(items)-1].Digest
 	}
 	return out, nil
 }
 
-// maxDecisions is how many assets one request can decide about.
-const maxDecisions = 1000
+// maxNamed is how many assets one request can name.
+const maxNamed = 1000
 
-type decideRequest struct {
+// namedRequest names assets.
+type namedRequest struct {
 	Digests []string `json:"digests"`
 }
 
 // digests reads the digests, in the order given.
-func (q decideRequest) digests() ([]can.Digest, error) {
-	if n := len(q.Digests); n == 0 || n > maxDecisions {
-		return nil, failf(http.StatusBadRequest, "digests: want 1 to %d digests", maxDecisions)
+func (q namedRequest) digests() ([]can.Digest, error) {
+	if n := len(q.Digests); n == 0 || n > maxNamed {
+		return nil, failf(http.StatusBadRequest, "digests: want 1 to %d digests", maxNamed)
 	}
 	out := make([]can.Digest, 0, len(q.Digests))
 	for i, s := range q.Digests {
@@ -125,18 +153,7 @@ func (h *Handler) decline(r *http.Request, body []byte) (any, error) {
 }
 
 func (h *Handler) decide(r *http.Request, body []byte, do func(*cansync.Library, []can.Digest) error) (any, error) {
-	if _, err := query(r); err != nil {
-		return nil, err
-	}
-	var req decideRequest
-	if err := decode(body, &req); err != nil {
-		return nil, err
-	}
-	ds, err := req.digests()
-	if err != nil {
-		return nil, err
-	}
-	l, err := h.lookup(r)
+	l, req, ds, err := h.named(r, body)
 	if err != nil {
 		return nil, err
 	}
@@ -146,29 +163,17 @@ func (h *Handler) decide(r *http.Request, body []byte, do func(*cansync.Library,
 	return decidedView{Library: l.ID().String(), Digests: req.Digests}, nil
 }
 
-// holders asks the connected members who holds an asset.
-func (h *Handler) holders(r *http.Request, body []byte) (any, error) {
-	if err := plainRequest(r, body); err != nil {
-		return nil, err
+// named reads a request about assets of a library.
+func (h *Handler) named(r *http.Request, body []byte) (l *cansync.Library, req namedRequest, ds []can.Digest, err error) {
+	if _, err = query(r); err != nil {
+		return nil, req, nil, err
 	}
-	l, err := h.lookup(r)
-	if err != nil {
-		return nil, err
+	if err = decode(body, &req); err != nil {
+		return nil, req, nil, err
 	}
-	d, err := digest(r)
-	if err != nil {
-		return nil, err
+	if ds, err = req.digests(); err != nil {
+		return nil, req, nil, err
 	}
-	if _, err := l.Asset(r.Context(), d); err != nil {
-		return nil, err
-	}
-	who, err := l.Holders(r.Context(), d)
-	if err != nil {
-		return nil, err
-	}
-	out := []holderView{}
-	for _, id := range who[0] {
-		out = append(out, holderView{ID: id.String(), Self: id == h.node.PeerID()})
-	}
-	return out, nil
+	l, err = h.lookup(r)
+	return l, req, ds, err
 }

@@ -6,9 +6,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/cansync/cansync/can"
 	tmem "github.com/cansync/cansync/transport/memory"
-	"github.com/stretchr/testify/require"
 )
 
 // two returns two nodes with a library that both are members of.

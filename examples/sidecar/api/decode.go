@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -94,13 +95,13 @@ func plainSyntax(err *json.SyntaxError) string { return clip(err.Error()) }
 // is known to be well-formed.
 func checkKeys(object []byte, t reflect.Type, path string) error {
 	fields := make(map[string]reflect.Type)
-	var known []string
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		fields[name] = t.Field(i).Type
-		known = append(known, name)
+	for _, f := range reflect.VisibleFields(t) {
+		if !f.Anonymous { // its fields count as the struct's own
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			fields[name] = f.Type
+		}
 	}
-	slices.Sort(known)
+	known := slices.Sorted(maps.Keys(fields))
 	dec := json.NewDecoder(bytes.NewReader(object))
 	if _, err := dec.Token(); err != nil {
 		return errors.New("malformed JSON")

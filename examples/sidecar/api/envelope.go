@@ -52,6 +52,7 @@ var answers = []struct {
 	{cansync.ErrExists, http.StatusConflict, "GET /libraries shows it"},
 	{cansync.ErrOnlyOwner, http.StatusConflict, "add &confirm=<name>, or leave out purge to keep the keys archived"},
 	{cansync.ErrNotJoined, http.StatusConflict, "wait until its state is no longer \"joining\""},
+	{cansync.ErrTooMany, http.StatusConflict, "wait until some of them have come"},
 	{cansync.ErrForbidden, http.StatusForbidden, "ask a member with more rights"},
 	{cansync.ErrTicketExpired, http.StatusBadRequest, ""},
 	{cansync.ErrTicket, http.StatusBadRequest, "copy the whole ticket again, or ask for a new one"},

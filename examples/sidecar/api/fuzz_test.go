@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cansync/cansync"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync"
 )
 
 func seeds(f *testing.F, more ...string) {
@@ -47,13 +48,18 @@ func FuzzCreateRequest(f *testing.F) {
 }
 
 func FuzzChangeRequest(f *testing.F) {
-	seeds(f, `{"filter":{"user":"x"},"delete_policy":"keep"}`, `{"mode":"receive-only","view":{"tags":["a"],"hashes":["00"]},"publish":"approve"}`, `{"view":{},"mode":null}`)
+	seeds(f, `{"filter":{"user":"x"},"delete_policy":"keep"}`, `{"mode":"receive-only","view":{"tags":["a"],"hashes":["00"]},"publish":"approve"}`, `{"view":{},"mode":null}`, `{"limits":{"upload":1},"quota":7}`)
 	fuzzDecode[changeRequest](f)
 }
 
-func FuzzDecideRequest(f *testing.F) {
+func FuzzLimitsRequest(f *testing.F) {
+	seeds(f, `{"upload":1048576,"download":0}`, `{"upload":null}`, `{"upload":-1}`, `{"download":1e400}`)
+	fuzzDecode[limitsChange](f)
+}
+
+func FuzzNamedRequest(f *testing.F) {
 	seeds(f, `{"digests":["`+absentID+`","`+absentID+`"]}`, `{"digests":[null,"x"]}`, `{"digests":[[]]}`)
-	fuzzDecode[decideRequest](f)
+	fuzzDecode[namedRequest](f)
 }
 
 func FuzzInviteRequest(f *testing.F) {

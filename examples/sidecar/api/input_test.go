@@ -5,8 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cansync/cansync"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync"
 )
 
 // same runs fn and checks that the libraries are what they were.
@@ -25,7 +26,7 @@ func TestBadBodies(t *testing.T) {
 	deep := strings.Repeat(`{"filter":`, 20_000) + "{}" + strings.Repeat("}", 20_000)
 	type bad struct{ method, path, body, says string }
 	cases := []bad{
-		{"POST", "/libraries", `{"name":"x","filters":{}}`, `unknown key "filters"; known keys are filter, name`},
+		{"POST", "/libraries", `{"name":"x","filters":{}}`, `unknown key "filters"; known keys are filter, limits, mode, name, publish, quota, view`},
 		{"POST", "/libraries", `{"name":"x","filter":{"mime":"a"}}`, `unknown key "filter.mime"`},
 		{"POST", "/libraries", `{"Name":"x"}`, `unknown key "Name"`},
 		{"POST", "/libraries", `{"name":"x","name":"y"}`, `key "name" is given twice`},
@@ -67,6 +68,44 @@ func TestBadBodies(t *testing.T) {
 		{"PATCH", one, `{"mode":"paused","view":{"tags":[""]}}`, `an empty tag`},
 		{"PATCH", one, `{"mode":"paused","view":{"hashes":["cansync1qqqqqqqq"]}}`, `view.hashes: a ticket is no hash`},
 		{"PATCH", one, `{"mode":"paused","mode":"sync"}`, `key "mode" is given twice`},
+		{"PATCH", one, `{"limits":{}}`, `nothing to change: give limits.upload or limits.download`},
+		{"PATCH", one, `{"limits":7}`, `limits: want an object, got the number`},
+		{"PATCH", one, `{"limits":{"up":1}}`, `unknown key "limits.up"; known keys are download, upload`},
+		{"PATCH", one, `{"limits":{"upload":"2MiB"}}`, `limits.upload: want a whole number, got a string`},
+		{"PATCH", one, `{"mode":"paused","limits":{"upload":1,"download":-1}}`, `limits.download: want a whole number of bytes per second`},
+		{"PATCH", one, `{"limits":{"upload":1.5}}`, `limits.upload: want a whole number, got the number`},
+		{"PATCH", one, `{"limits":{"upload":9223372036854775808}}`, `limits.upload: want a whole number`},
+		{"PATCH", one, `{"mode":"paused","quota":-1}`, `quota: want a whole number of bytes`},
+		{"PATCH", one, `{"quota":"1"}`, `quota: want a whole number, got a string`},
+		{"POST", "/libraries", `{"name":"x","mode":"idle"}`, `mode: want one of sync`},
+		{"POST", "/libraries", `{"name":"x","publish":"never"}`, `publish: want "auto" or "approve"`},
+		{"POST", "/libraries", `{"name":"x","view":{"mime":"a"}}`, `unknown key "view.mime"`},
+		{"POST", "/libraries", `{"name":"x","view":{"tags":[""]}}`, `an empty tag`},
+		{"POST", "/libraries", `{"name":"x","limits":{"upload":-1}}`, `limits.upload: want a whole number`},
+		{"POST", "/libraries", `{"name":"x","limits":{"uploads":1}}`, `unknown key "limits.uploads"`},
+		{"POST", "/libraries", `{"name":"x","quota":-1}`, `quota: want a whole number`},
+		{"POST", "/libraries", `{"name":"x","quota":true}`, `quota: want a whole number, got true or false`},
+		{"POST", "/libraries", `{"name":"x","localChange":{}}`, `unknown key "localChange"`},
+		{"POST", "/join", `{"ticket":"x","mode":"idle"}`, `mode: want one of sync`},
+		{"POST", "/join", `{"ticket":"x","publish":7}`, `publish: want a string, got the number`},
+		{"POST", "/join", `{"ticket":"x","quota":-1}`, `quota: want a whole number`},
+		{"POST", "/join", `{"ticket":"x","limit":{}}`, `unknown key "limit"; known keys are limits, mode, publish, quota, ticket, view`},
+		{"PATCH", "/limits", ``, `JSON object is required`},
+		{"PATCH", "/limits", `{}`, `nothing to change: give upload or download`},
+		{"PATCH", "/limits", `{"upload":null}`, `nothing to change`},
+		{"PATCH", "/limits", `{"upload":-1}`, `upload: want a whole number of bytes per second`},
+		{"PATCH", "/limits", `{"uploads":1}`, `unknown key "uploads"; known keys are download, upload`},
+		{"PATCH", "/limits", `{"download":"1MiB"}`, `download: want a whole number, got a string`},
+		{"PATCH", "/limits", `{"peers":[]}`, `unknown key "peers"`},
+		{"GET", "/limits", `{"upload":1}`, `no body`},
+		{"PATCH", "/peers/" + somePeer + "/limits", `{"download":-1}`, `download: want a whole number`},
+		{"PATCH", "/peers/" + somePeer + "/limits", `{"rate":1}`, `unknown key "rate"`},
+		{"POST", one + "/fetch", ``, `JSON object is required`},
+		{"POST", one + "/fetch", `{"digests":[]}`, `digests: want 1 to 1000`},
+		{"POST", one + "/fetch", `{"digests":["` + absentID + `","x"]}`, `digests: number 2 is no digest`},
+		{"POST", one + "/fetch", `{"hashes":["x"]}`, `unknown key "hashes"; known keys are digests`},
+		{"POST", one + "/prioritize", `{"digests":{}}`, `digests: want a list of strings, got an object`},
+		{"GET", one + "/progress", `{"x":1}`, `no body`},
 		{"POST", one + "/approve", ``, `JSON object is required`},
 		{"POST", one + "/approve", `{}`, `digests: want 1 to 1000`},
 		{"POST", one + "/approve", `{"digests":[]}`, `digests: want 1 to 1000`},
@@ -148,6 +187,8 @@ func TestUnknownPathsMethodsAndIDs(t *testing.T) {
 			"/libraries/" + lib.ID + "/assets/" + absentID + "/holders": "GET, HEAD",
 
 			"/libraries/" + lib.ID + "/approvals": "GET, HEAD", "/libraries/" + lib.ID + "/approve": "POST",
+			"/libraries/" + lib.ID + "/progress": "GET, HEAD", "/libraries/" + lib.ID + "/fetch": "POST",
+			"/limits": "GET, HEAD, PATCH", "/peers/" + somePeer + "/limits": "GET, HEAD, PATCH",
 		} {
 			for _, method := range []string{"PUT", "OPTIONS", "TRACE", "BREW"} {
 				a := r.call(t, method, path, "")
@@ -165,7 +206,12 @@ func TestUnknownPathsMethodsAndIDs(t *testing.T) {
 				}
 			}
 		}
+		for _, id := range []string{"x", absentID, somePeer[1:], somePeer + "a", strings.Repeat("a", 5000)} {
+			require.Equal(t, http.StatusNotFound, r.call(t, "GET", "/peers/"+id+"/limits", "").code)
+			require.Equal(t, http.StatusNotFound, r.call(t, "PATCH", "/peers/"+id+"/limits", `{"upload":1}`).code)
+		}
 		for _, path := range []string{
+			"/limits?x=1", "/libraries/" + lib.ID + "/progress?x=1",
 			"/status?x=1", "/libraries?limit=1", "/libraries/" + lib.ID + "/assets?limit=0", "/libraries/" + lib.ID + "/assets?limit=1001",
 			"/libraries/" + lib.ID + "/assets?limit=x", "/libraries/" + lib.ID + "/assets?after=x", "/libraries/" + lib.ID + "/assets?state=x",
 			"/libraries/" + lib.ID + "/assets?limit=1&limit=2", "/libraries/" + lib.ID + "?a=%zz", "/libraries/" + lib.ID + "/approvals?limit=0",

@@ -16,6 +16,7 @@ const countTime = 20 * time.Second
 type createRequest struct {
 	Name   string         `json:"name"`
 	Filter cansync.Filter `json:"filter"`
+	localChange
 }
 
 func (h *Handler) create(r *http.Request, body []byte) (any, error) {
@@ -37,11 +38,14 @@ func (h *Handler) create(r *http.Request, body []byte) (any, error) {
 	if req.Name == "" {
 		return nil, failf(http.StatusBadRequest, "name: a name is required")
 	}
+	if err := req.check(); err != nil {
+		return nil, err
+	}
 	preview, err := h.preview(ctx, req.Filter)
 	if err != nil {
 		return nil, err
 	}
-	lib, err := h.node.CreateLibrary(r.Context(), req.Name, preview.Filter)
+	lib, err := h.node.CreateLibraryWith(r.Context(), req.Name, preview.Filter, req.choices())
 	if err != nil {
 		return nil, err
 	}
@@ -146,9 +150,7 @@ func (h *Handler) leave(r *http.Request, body []byte) (any, error) {
 type changeRequest struct {
 	Filter       *cansync.Filter `json:"filter"`
 	DeletePolicy *string         `json:"delete_policy"`
-	Mode         *string         `json:"mode"`
-	View         *cansync.Filter `json:"view"`
-	Publish      *string         `json:"publish"`
+	localChange
 }
 
 type changedView struct {
@@ -166,13 +168,12 @@ func (h *Handler) change(r *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	if req == (changeRequest{}) {
-		return nil, failf(http.StatusBadRequest, "nothing to change: give filter, delete_policy, mode, view or publish")
+		return nil, failf(http.StatusBadRequest, "nothing to change: give filter, delete_policy, mode, view, publish, limits or quota")
 	}
 	if p := req.DeletePolicy; p != nil && *p != string(cansync.KeepRemoved) && *p != string(cansync.TrashRemoved) {
 		return nil, failf(http.StatusBadRequest, "delete_policy: want \"keep\" or \"trash\"")
 	}
-	local := localChange{mode: req.Mode, view: req.View, publish: req.Publish}
-	if err := local.check(); err != nil {
+	if err := req.check(); err != nil {
 		return nil, err
 	}
 	l, err := h.lookup(r)
@@ -198,7 +199,7 @@ func (h *Handler) change(r *http.Request, body []byte) (any, error) {
 			return nil, err
 		}
 	}
-	if err := local.apply(r, l); err != nil {
+	if err := req.apply(r, l); err != nil {
 		return nil, err
 	}
 	out.libraryView, err = viewOf(r.Context(), l)

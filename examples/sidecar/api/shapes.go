@@ -62,11 +62,14 @@ type libraryView struct {
 	// Causes counts what keeps the failed ones.
 	Causes  map[cansync.Cause]int64 `json:"causes"`
 	Removed int64                   `json:"removed"`
-	// Mode, View and Publish are this node's own, DeletePolicy is the library's.
+	// DeletePolicy is the library's; Mode, View, Publish, Limits and Quota are this
+	// node's own.
 	Mode         string         `json:"mode"`
 	View         cansync.Filter `json:"view"`
 	Publish      string         `json:"publish"`
 	DeletePolicy string         `json:"delete_policy"`
+	Limits       limitsView     `json:"limits"`
+	Quota        int64          `json:"quota"`
 	Held         int            `json:"held"`
 	Peers        int            `json:"peers"`
 	ExpiresAt    *string        `json:"expires_at"`
@@ -167,6 +170,8 @@ type eventView struct {
 	Asset      *string `json:"asset"`
 	Peer       *string `json:"peer"`
 	Size       int64   `json:"size"`
+	Total      int64   `json:"total"`
+	Rate       int64   `json:"rate"`
 	DurationMS float64 `json:"duration_ms"`
 	Error      *string `json:"error"`
 }
@@ -238,7 +243,7 @@ func viewOf(ctx context.Context, l *cansync.Library) (libraryView, error) {
 		Rights: rightsOf(l.Access()), State: string(s.State), Assets: s.Assets, Bytes: s.Bytes, Synced: s.Synced,
 		Pending: s.Pending, Failed: s.Failed, Causes: s.Causes, Removed: s.Removed, Held: s.Held, Peers: s.Peers,
 		ExpiresAt: stamp(s.Expires), Refused: reason(s.Refused), Mode: string(l.Mode()), View: l.View(),
-		Publish: string(l.PublishMode()), DeletePolicy: string(l.DeletePolicy()),
+		Publish: string(l.PublishMode()), DeletePolicy: string(l.DeletePolicy()), Limits: limitsOf(l.Limits()), Quota: l.Quota(),
 	}
 	if v.Causes == nil {
 		v.Causes = map[cansync.Cause]int64{}
@@ -256,7 +261,7 @@ func assetViewOf(a cansync.Asset) assetView {
 
 func eventViewOf(e cansync.Event) eventView {
 	v := eventView{
-		Seq: e.Seq, Time: e.Time.UTC().Format(time.RFC3339Nano), Kind: string(e.Kind), Size: e.Size,
+		Seq: e.Seq, Time: e.Time.UTC().Format(time.RFC3339Nano), Kind: string(e.Kind), Size: e.Size, Total: e.Total, Rate: e.Rate,
 		DurationMS: millis(e.Duration), Error: reason(e.Err),
 	}
 	if e.Library != (cansync.LibraryID{}) {

@@ -85,6 +85,7 @@ func (h *Handler) invite(r *http.Request, body []byte) (any, error) {
 
 type joinRequest struct {
 	Ticket string `json:"ticket"`
+	localChange
 }
 
 func (h *Handler) join(r *http.Request, body []byte) (any, error) {
@@ -98,11 +99,14 @@ func (h *Handler) join(r *http.Request, body []byte) (any, error) {
 	if req.Ticket == "" {
 		return nil, failf(http.StatusBadRequest, "ticket: a ticket is required")
 	}
+	if err := req.check(); err != nil {
+		return nil, err
+	}
 	t, err := cansync.ParseTicket(req.Ticket)
 	if err != nil {
 		return nil, err
 	}
-	l, err := h.node.Join(r.Context(), t)
+	l, err := h.node.JoinWith(r.Context(), t, req.choices())
 	if err != nil {
 		return nil, err
 	}

@@ -294,10 +294,13 @@ func (a *Announcer) plan(v *voice, n *note, st situation, s *speech) {
 	s.drafts, s.notes, s.kinds = append(s.drafts, draft), append(s.notes, n), append(s.kinds, what)
 }
 
+// sayBatch is how many drafts are published at once: most often one commit.
+const sayBatch = 8 * record.MaxBatch
+
 // say publishes and settles.
 func (a *Announcer) say(v *voice, s *speech) {
-	for i := 0; i < len(s.drafts); i += record.MaxBatch {
-		end := min(i+record.MaxBatch, len(s.drafts))
+	for i := 0; i < len(s.drafts); i += sayBatch {
+		end := min(i+sayBatch, len(s.drafts))
 		err := a.publish(v, s.drafts[i:end])
 		for j := i; j < end; j++ {
 			ev := Event{Library: v.id, Asset: s.notes[j].item.Digest, Kind: s.kinds[j]}

@@ -140,7 +140,7 @@ func (n *recordsNode) load(ctx context.Context, count int) (l loaded, err error)
 		}
 	})
 	began := time.Now()
-	drafts := make([]record.Draft, 0, record.MaxBatch)
+	drafts := make([]record.Draft, 0, 8*record.MaxBatch)
 	for i := range count {
 		d, err := n.lib.Announcement(record.Announce, sha256.Sum256(fmt.Append(nil, "asset ", i)), benchBody(i))
 		if err != nil {

@@ -29,9 +29,28 @@ var (
 // maxDeferred bounds the ids of records from the future that are remembered.
 const maxDeferred = 10_000
 
-// txnRecords is how many records one transaction takes: a store takes a little
-// over a megabyte in one, and a record with its rows is about a kilobyte.
+// txnRecords is how many assets one transaction goes through.
 const txnRecords = 512
+
+// A store takes a little over a megabyte in one transaction, and each is synced. So
+// one takes records until their bytes, and about as much for each as its keys and
+// other rows have, come near that.
+const (
+	txnBytes  = 1 << 20
+	recordOwn = 384
+)
+
+// together returns how many of the n records at the front one transaction takes, at
+// least one of them.
+func together(n int, size func(int) int) int {
+	total := 0
+	for i := range n {
+		if total += size(i) + recordOwn; i > 0 && total > txnBytes {
+			return i
+		}
+	}
+	return n
+}
 
 // Refused is a record that was not stored, and why.
 type Refused struct {
@@ -46,33 +65,25 @@ type Result struct {
 	Refused []Refused
 }
 
-// Apply stores what is new and valid among the records, all of the asset set or
-// all of the control set, and tells the observers. A bad record does not keep the
-// others from being stored. The error is that of the store; what was stored
-// before it stays.
-func (r *Replica) Apply(ctx context.Context, recs []record.Record, from transport.PeerID) (Result, error) {
-	var res Result
-	good := make([]record.Record, 0, len(recs))
-	for _, rec := range recs {
-		err := r.opts.Verifier.Verify(rec)
-		if err == nil && rec.Header.Library != r.opts.Library {
-			err = ErrLibrary
-		}
-		if err != nil {
-			res.Refused = append(res.Refused, Refused{rec.ID(), err})
-			continue
-		}
-		good = append(good, rec)
-	}
+// ApplyChecked stores what is new and valid among records that were checked, all of
+// the asset set or all of the control set, and tells the observers. A bad record does
+// not keep the others from being stored. The error is that of the store; what was
+// stored before it stays.
+func (r *Replica) ApplyChecked(ctx context.Context, c Checked, from transport.PeerID) (Result, error) {
+	res := Result{Refused: slices.Clip(c.refused)}
+	good := c.good
 	if len(good) == 0 {
 		return res, nil
+	}
+	if c.library != r.opts.Library {
+		return res, ErrLibrary
 	}
 	if err := r.lock(ctx); err != nil {
 		return res, err
 	}
 	defer r.unlock()
 	for len(good) > 0 {
-		n := min(len(good), txnRecords)
+		n := together(len(good), func(i int) int { return good[i].Size() })
 		control := good[0].Header.Kind.Control()
 		for i := range good[:n] {
 			if good[i].Header.Kind.Control() != control {
@@ -104,7 +115,7 @@ func (r *Replica) Publish(ctx context.Context, sign Signer, drafts []record.Draf
 	defer r.unlock()
 	var all []record.Record
 	for len(drafts) > 0 {
-		n := min(len(drafts), record.MaxBatch)
+		n := together(len(drafts), func(i int) int { return record.MaxSize - record.MaxBody + len(drafts[i].Body) })
 		recs, err := r.publish(ctx, sign, drafts[:n])
 		if err != nil {
 			return all, err
@@ -115,7 +126,8 @@ func (r *Replica) Publish(ctx context.Context, sign Signer, drafts []record.Draf
 	return all, nil
 }
 
-// Signer signs drafts; it fills in author and certificate, and sees the clock.
+// Signer signs up to [record.MaxBatch] drafts; it fills in author and certificate, and
+// sees the clock.
 type Signer func(drafts []record.Draft) ([]record.Record, error)
 
 func (r *Replica) publish(ctx context.Context, sign Signer, drafts []record.Draft) ([]record.Record, error) {
@@ -129,11 +141,16 @@ func (r *Replica) publish(ctx context.Context, sign Signer, drafts []record.Draf
 		d.Library, d.Clock = r.opts.Library, clock
 		stamped[i] = d
 	}
-	recs, err := sign(stamped)
-	if err != nil {
-		return nil, err
+	recs := make([]record.Record, 0, len(stamped))
+	for batch := range slices.Chunk(stamped, record.MaxBatch) {
+		signed, err := sign(batch)
+		if err != nil {
+			return nil, err
+		}
+		recs = append(recs, signed...)
 	}
 	var res Result
+	var err error
 	if drafts[0].Kind.Control() {
 		err = r.applyControl(ctx, recs, transport.PeerID{}, &res)
 	} else {

@@ -32,12 +32,12 @@ const (
 	partWait       = 10 * time.Second // for the peer to end a link for which there is no room
 )
 
-// applyBatch is how many records are stored in one transaction when more are
-// waiting.
-const applyBatch = 512
+// applyBatch is how many records are applied at once, or a few more, when more are
+// waiting: about as many as the store takes in one transaction.
+const applyBatch = 768
 
 // link replicates one library with one peer over one stream. Three goroutines
-// serve it: one reads and decodes, one applies and decides, one writes.
+// serve it: one reads, decodes and verifies, one applies and decides, one writes.
 type link struct {
 	lib    *Library
 	peer   transport.PeerID
@@ -79,7 +79,7 @@ type inbound struct {
 	round   uint32
 	view    viewDigest
 	payload []byte
-	recs    []record.Record
+	recs    replica.Checked
 	err     error
 }
 
@@ -393,13 +393,13 @@ func (l *link) finish(ctx context.Context) error {
 
 // apply stores records, together with those that are waiting behind them.
 func (l *link) apply(ctx context.Context, m inbound) error {
-	recs := m.recs
+	parts, count := []replica.Checked{m.recs}, len(m.recs.Records())
 	var held *inbound // what came behind the records and is no record
-	for more := true; more && len(recs) < applyBatch; {
+	for more := true; more && count < applyBatch; {
 		select {
 		case n := <-l.in:
 			if n.typ == frameRecords && n.err == nil && n.control == m.control {
-				recs = append(recs, n.recs...)
+				parts, count = append(parts, n.recs), count+len(n.recs.Records())
 			} else {
 				held, more = &n, false
 			}
@@ -407,7 +407,8 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 			more = false
 		}
 	}
-	res, err := l.lib.Replica.Apply(ctx, recs, l.peer)
+	recs := replica.Join(parts...)
+	res, err := l.lib.Replica.ApplyChecked(ctx, recs, l.peer)
 	if err != nil {
 		return err
 	}
@@ -422,7 +423,7 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 			l.log.Warn("record refused", "record", ref.ID.String(), "error", ref.Err)
 		}
 	}
-	if err := l.correct(ctx, recs); err != nil {
+	if err := l.correct(ctx, recs.Records()); err != nil {
 		return err
 	}
 	if held == nil {
@@ -434,7 +435,7 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 	return l.handle(ctx, *held)
 }
 
-// read decodes frames until the stream fails.
+// read decodes frames, and checks the signatures of records, until the stream fails.
 func (l *link) read(ctx context.Context) {
 	fr := wire.NewFrameReader(l.stream, 0)
 	for {
@@ -444,8 +445,10 @@ func (l *link) read(ctx context.Context) {
 		if err == nil {
 			switch typ {
 			case frameRecords:
-				m.control, m.recs, m.err = decodeRecords(body)
-				l.saw(m.recs)
+				var recs []record.Record
+				m.control, recs, m.err = decodeRecords(body)
+				l.saw(recs)
+				m.recs = l.lib.Replica.Check(recs)
 			case frameReconcile:
 				m.control, m.round, m.view, m.payload, m.err = decodeReconcile(body)
 				m.payload = bytes.Clone(m.payload)

@@ -184,7 +184,7 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 	}
 	r.mu.Unlock()
 
-	t := &tx{r: r, filter: f, own: own, now: now.UnixMilli()}
+	t := &tx{r: r, filter: f, own: own, now: now.UnixMilli(), room: len(valid)}
 	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
 		t.reset(txn, counts, clock)
 		for _, rec := range valid {
@@ -222,7 +222,9 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 		if complete(rec) {
 			r.assets.Insert(rec.ID())
 		}
-		delete(r.deferred, rec.ID())
+		if len(r.deferred) > 0 {
+			delete(r.deferred, rec.ID())
+		}
 	}
 	for _, vs := range r.views {
 		for _, d := range t.order {
@@ -233,7 +235,7 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 	ap := Applied{Records: t.added, From: from, Changes: make([]Change, 0, len(t.order))}
 	for _, d := range t.order {
 		c := t.changes[d]
-		if c.before.ID() != c.entry.ID() || !c.before.Live.HasBody() && c.entry.Live.HasBody() {
+		if c.before.Live.Header != c.entry.Live.Header || !c.before.Live.HasBody() && c.entry.Live.HasBody() {
 			ap.Changes = append(ap.Changes, Change{Asset: d, Before: c.before, Entry: c.entry})
 		}
 	}
@@ -248,6 +250,7 @@ type tx struct {
 	filter filter.View
 	own    bool
 	now    int64
+	room   int // how many records may come
 
 	counts  Counts
 	clock   record.Clock
@@ -270,8 +273,9 @@ func complete(r record.Record) bool { return r.HasBody() || r.Kind == record.Tom
 
 func (t *tx) reset(txn ds.Txn, counts Counts, clock record.Clock) {
 	t.txn, t.counts, t.clock = txn, counts, clock
-	t.added, t.removed, t.order = nil, nil, nil
-	t.changes = make(map[can.Digest]*change)
+	t.removed = nil
+	t.added, t.order = make([]record.Record, 0, t.room), make([]can.Digest, 0, t.room)
+	t.changes = make(map[can.Digest]*change, t.room)
 }
 
 // put adds one record to the rows of its asset unless its author already said
@@ -344,11 +348,11 @@ func (t *tx) finish(ctx context.Context) error {
 		if err := t.txn.Put(ctx, t.r.assetKey("a", asset), encodeRows(c.rows)); err != nil {
 			return err
 		}
-		if c.entry.ID() == was.ID() && c.entry.Live.HasBody() == was.Live.HasBody() {
+		if c.entry.Live.Header == was.Live.Header && c.entry.Live.HasBody() == was.Live.HasBody() {
 			continue
 		}
 		if t.own {
-			if err := t.settle(ctx, asset, c.entry); err != nil {
+			if err := t.settle(ctx, asset, was.Known(), c.entry); err != nil {
 				return err
 			}
 			continue
@@ -356,7 +360,7 @@ func (t *tx) finish(ctx context.Context) error {
 		if !was.Known() && !c.entry.Member {
 			continue // a tombstone, or out of the filter, of what we never had
 		}
-		if err := t.enqueue(ctx, asset); err != nil {
+		if err := t.enqueue(ctx, asset, was.Known()); err != nil {
 			return err
 		}
 	}

@@ -156,10 +156,18 @@ func (r *Replica) Queue(ctx context.Context) iter.Seq2[Work, error] {
 	}
 }
 
+// queued reads the asset's row of the queue. One that was not known until now has none.
+func (t *tx) queued(ctx context.Context, key ds.Key, known bool) ([]byte, error) {
+	if !known {
+		return nil, nil
+	}
+	return kv.Get(ctx, t.txn, key)
+}
+
 // enqueue makes the asset due now. It is called with the writer held.
-func (t *tx) enqueue(ctx context.Context, asset can.Digest) error {
+func (t *tx) enqueue(ctx context.Context, asset can.Digest, known bool) error {
 	key := t.r.assetKey("q", asset)
-	b, err := kv.Get(ctx, t.txn, key)
+	b, err := t.queued(ctx, key, known)
 	if err != nil {
 		return err
 	}
@@ -174,17 +182,17 @@ func (t *tx) enqueue(ctx context.Context, asset can.Digest) error {
 }
 
 // settle records that the node's own CAN Service agrees with the entry.
-func (t *tx) settle(ctx context.Context, asset can.Digest, e Entry) error {
+func (t *tx) settle(ctx context.Context, asset can.Digest, known bool, e Entry) error {
 	state := Have
 	if e.Tombstone() || !e.Member {
 		state = Gone
 	}
-	return t.settleAs(ctx, asset, Local{Applied: e.ID(), State: state})
+	return t.settleAs(ctx, asset, known, Local{Applied: e.ID(), State: state})
 }
 
-func (t *tx) settleAs(ctx context.Context, asset can.Digest, l Local) error {
+func (t *tx) settleAs(ctx context.Context, asset can.Digest, known bool, l Local) error {
 	key := t.r.assetKey("q", asset)
-	b, err := kv.Get(ctx, t.txn, key)
+	b, err := t.queued(ctx, key, known)
 	if err != nil {
 		return err
 	}
@@ -218,12 +226,12 @@ func (r *Replica) Settle(ctx context.Context, done []Settled) (int, error) {
 				if err := t.txn.Put(ctx, r.assetKey("p", s.Asset), s.Local.encode()); err != nil {
 					return err
 				}
-				if err := t.enqueue(ctx, s.Asset); err != nil {
+				if err := t.enqueue(ctx, s.Asset, true); err != nil {
 					return err
 				}
 				continue
 			}
-			if err := t.settleAs(ctx, s.Asset, s.Local); err != nil {
+			if err := t.settleAs(ctx, s.Asset, true, s.Local); err != nil {
 				return err
 			}
 			settled++
@@ -233,11 +241,16 @@ func (r *Replica) Settle(ctx context.Context, done []Settled) (int, error) {
 	return settled, err
 }
 
-// Enqueue puts assets into the queue, or makes them due now.
+// Enqueue puts assets into the queue, or makes them due now. Those that the library
+// does not know are left out.
 func (r *Replica) Enqueue(ctx context.Context, assets ...can.Digest) error {
 	return r.update(ctx, func(t *tx) error {
 		for _, a := range assets {
-			if err := t.enqueue(ctx, a); err != nil {
+			known, err := t.txn.Has(ctx, r.assetKey("a", a))
+			if err == nil && known {
+				err = t.enqueue(ctx, a, true)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -306,7 +319,7 @@ func (r *Replica) refilter(ctx context.Context, next filter.View) error {
 	flush := func() error {
 		err := r.updateLocked(ctx, func(t *tx) error {
 			for _, a := range moved {
-				if err := t.enqueue(ctx, a); err != nil {
+				if err := t.enqueue(ctx, a, true); err != nil {
 					return err
 				}
 			}

@@ -3,7 +3,6 @@ package announce
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"slices"
 	"time"
 
@@ -73,7 +72,7 @@ func (a *Announcer) scans() {
 }
 
 // scan lists everything once.
-func (a *Announcer) scan() error {
+func (a *Announcer) scan() (err error) {
 	vs, done := a.all()
 	defer done()
 	l := look{}
@@ -85,7 +84,10 @@ func (a *Announcer) scan() error {
 			l.offer, passes = append(l.offer, v), append(passes, p)
 		}
 	}
-	w := walk{seed: maphash.MakeSeed()}
+	w := walk{}
+	if w.known, err = a.outline(); err != nil {
+		return err
+	}
 	if err := a.walk(&w, &l); err != nil {
 		return err
 	}
@@ -138,11 +140,20 @@ func (a *Announcer) drained() error {
 
 // walk is one full listing under way.
 type walk struct {
-	seed   maphash.Seed
-	listed []uint64 // hashes of the handles
-	probe  string   // a listed handle
-	shaky  bool     // it can't be said that everything was listed
-	empty  bool
+	known *outline
+	probe string // a listed handle
+	shaky bool   // it can't be said that everything was listed
+	empty bool
+}
+
+// restarts reports whether the scan is to begin anew.
+func (a *Announcer) restarts() bool {
+	select {
+	case <-a.rescan:
+		return true
+	default:
+		return a.ctx.Err() != nil
+	}
 }
 
 // walk lists the oldest assets first, so that new ones only append, in pages that
@@ -152,12 +163,8 @@ func (a *Announcer) walk(w *walk, l *look) error {
 	var tail []string
 	pos, back, step, failures := 0, 0, scanPage, 0
 	for {
-		select {
-		case <-a.rescan:
+		if a.restarts() {
 			return errRestart
-		case <-a.ctx.Done():
-			return a.ctx.Err()
-		default:
 		}
 		o := can.ListOptions{Order: can.Oldest, Limit: scanPage, Offset: max(0, pos-scanOverlap)}
 		page, err := a.list(a.ctx, o)
@@ -182,7 +189,7 @@ func (a *Announcer) walk(w *walk, l *look) error {
 		}
 		step = scanPage
 		l.intents = nil
-		r, err := a.lookAll(page.Assets, l)
+		r, err := a.lookAll(w.news(page.Assets, l), l)
 		if err == nil && len(r.doubtful) > 0 {
 			err = a.lookTwice(o, r.doubtful, l)
 		}
@@ -196,13 +203,9 @@ func (a *Announcer) walk(w *walk, l *look) error {
 		if r.stopped {
 			continue // and see above why
 		}
-		for _, as := range page.Assets {
-			w.listed = append(w.listed, maphash.String(w.seed, as.Handle))
-			w.probe = as.Handle
-		}
 		end := o.Offset + len(page.Assets)
 		if at+1 >= len(page.Assets) || end <= pos && tail != nil {
-			w.empty = len(w.listed) == 0
+			w.empty = w.probe == ""
 			w.shaky = a.short(page.Total-end) || w.shaky
 			return nil
 		}
@@ -305,7 +308,9 @@ func (a *Announcer) lookTwice(o can.ListOptions, doubtful map[string]inventory.I
 
 // absent asks the service about the assets that it should have listed and did not.
 func (a *Announcer) absent(w *walk) error {
-	slices.Sort(w.listed)
+	if w.known.complete() {
+		return nil
+	}
 	var trashed, missing []inventory.Item
 	answers := false
 	if w.probe != "" {
@@ -335,16 +340,11 @@ func (a *Announcer) absent(w *walk) error {
 		if err != nil {
 			return err
 		}
-		select {
-		case <-a.rescan:
+		if !w.known.lacks(item.Handle) || item.Is(inventory.Missing) || item.Is(inventory.Trashed) && !a.unsaid(item) {
+			continue
+		}
+		if a.restarts() {
 			return errRestart
-		default:
-		}
-		if item.Is(inventory.Missing) || item.Is(inventory.Trashed) && !a.unsaid(item) {
-			continue
-		}
-		if _, listed := slices.BinarySearch(w.listed, maphash.String(w.seed, item.Handle)); listed {
-			continue
 		}
 		if asked++; w.empty && asked > hopeless && len(trashed) == 0 {
 			a.log.Warn("the service lists nothing, and does not say that anything is trashed")

@@ -39,14 +39,16 @@ type Fingerprint [16]byte
 // The order of tags counts: a service that changes it is noticed, and D4 keeps
 // that from echoing.
 func FingerprintOf(m can.Metadata) Fingerprint {
-	h := sha256.New()
-	var b []byte
-	for _, s := range append([]string{m.MIMEType, m.Application, m.User, m.Description, m.Filename, m.Path}, m.Tags...) {
-		b = wire.AppendBytes(b[:0], []byte(s))
-		h.Write(b)
+	var room [512]byte // usually enough, since this is done for all that a service lists
+	b := room[:0]
+	for _, s := range [...]string{m.MIMEType, m.Application, m.User, m.Description, m.Filename, m.Path} {
+		b = append(wire.AppendU32(b, uint32(len(s))), s...)
 	}
-	var sum [32]byte
-	return Fingerprint(h.Sum(sum[:0])[:16])
+	for _, s := range m.Tags {
+		b = append(wire.AppendU32(b, uint32(len(s))), s...)
+	}
+	sum := sha256.Sum256(b)
+	return Fingerprint(sum[:16])
 }
 
 // Flags of an item.

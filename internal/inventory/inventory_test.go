@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -291,4 +292,13 @@ func TestFingerprintsTellMetadataApart(t *testing.T) {
 		require.NotZero(t, fp)
 		seen[fp] = m
 	}
+}
+
+// Fingerprints are kept in the store, so that they may not change.
+func TestFingerprintsStay(t *testing.T) {
+	require.Equal(t, "9d908ecfb6b256def8b49a7c504e6c88", fmt.Sprintf("%x", FingerprintOf(can.Metadata{})))
+	require.Equal(t, "a5722380b921620520ceb9b07f98d83b", fmt.Sprintf("%x", FingerprintOf(can.Metadata{
+		MIMEType: "image/jpeg", Application: "app", User: "anna", Description: strings.Repeat("d", 600), Filename: "f.jpg", Path: "/a/b",
+		Tags: []string{"x", "y,z"},
+	})))
 }

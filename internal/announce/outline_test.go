@@ -96,7 +96,7 @@ func (r *reading) Query(ctx context.Context, q query.Query) (query.Results, erro
 // A full scan of what is known reads the inventory once, in order, and looks at
 // those assets only that are not listed as they were.
 func TestAScanAtRestLooksNothingUp(t *testing.T) {
-	count := tier.Of(3000, 3000)
+	const count = 3000
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, cantest.Options{Lacks: cantest.FeatureChanges | cantest.FeatureEvents, PageCap: 1000})
 		r := &reading{Store: w.store}

@@ -53,18 +53,19 @@ func (l *Library) Progress(ctx context.Context) (Progress, error) {
 		return Progress{}, err
 	}
 	defer done()
+	c := lib.Counts() // first: what comes meanwhile may be missing twice, and not once too few
 	f, err := l.n.fetcher.Progress(ctx, l.id)
 	if err != nil {
 		return Progress{}, err
 	}
-	c := lib.Counts()
 	p := Progress{Assets: c.Live, AssetsDone: max(0, c.Live-c.Queued), Bytes: c.LiveBytes}
-	missing := f.Missing
+	missing, rest := f.Missing, int64(0)
 	for _, t := range f.Transfers {
 		p.Transfers = append(p.Transfers, AssetTransfer{Digest: t.Asset, Done: t.Done, Total: t.Total, Rate: t.Rate})
 		missing -= t.Done
+		rest += t.Total - t.Done
 	}
-	missing = min(max(missing, 0), p.Bytes)
+	missing = min(max(missing, rest), p.Bytes)
 	p.BytesDone = p.Bytes - missing
 	p.Rate, p.UploadRate = l.n.flows.rates(l.id, time.Now())
 	p.ETA = eta(missing, p.Rate)

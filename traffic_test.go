@@ -287,3 +287,46 @@ func TestProgressEventsComeWhileBytesMoveOnly(t *testing.T) {
 		b.close()
 	})
 }
+
+// Progress never says that more is here than is: what comes between two looks at
+// the queue counts as missing.
+func TestProgressNeverRunsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b, id := duo(t, memory.Link{Latency: 3 * time.Millisecond})
+		require.NoError(t, b.node.SetLimits(cansync.Limits{Download: mib / 2}))
+		sizes := map[can.Digest]int64{}
+		var sum int64
+		add := func(size int64) {
+			sizes[a.add(uint64(len(sizes)), size)] = size
+			sum += size
+		}
+		looks, moved := 0, 0
+		for step := 0; len(sizes) < 60 || b.svc.Len() < 60; step++ {
+			require.Less(t, step, 10_000)
+			if step%20 == 0 && len(sizes) < 60 { // while the ones before are on their way
+				add(int64(1000 + step*10))
+				add(int64(200_000 + step*300))
+			}
+			time.Sleep(17 * time.Millisecond)
+			synctest.Wait()
+			p := b.progress(id)
+			var here int64
+			for d := range b.svc.Digests() {
+				here += sizes[d]
+			}
+			for _, tr := range p.Transfers {
+				here += tr.Done
+			}
+			require.LessOrEqual(t, p.BytesDone, here)
+			require.LessOrEqual(t, p.AssetsDone, int64(b.svc.Len()))
+			if looks++; p.BytesDone > 0 && p.BytesDone < p.Bytes {
+				moved++
+			}
+		}
+		require.Greater(t, moved, looks/2)
+		time.Sleep(2 * time.Second)
+		require.Equal(t, sum, b.progress(id).BytesDone)
+		a.close()
+		b.close()
+	})
+}

@@ -80,7 +80,7 @@ func (d *desk) decide(t *task, e replica.Entry, begun time.Time) (outcome, error
 		}
 		if done {
 			if !brought {
-				d.came(int64(e.Body.Size)) // if it was missed before, by another way
+				d.came(t, int64(e.Body.Size)) // if it was missed before, by another way
 			}
 			if t.large {
 				d.dropStage(t) // begun before the content came by another way
@@ -191,7 +191,7 @@ func (d *desk) bring(t *task, e replica.Entry, begun time.Time) (ingest.Result, 
 	if f := d.f.cfg.Unread; f != nil && f(int64(e.Body.Size)) {
 		return ingest.Result{}, errUnread
 	}
-	over, err := d.admit(t.ctx, int64(e.Body.Size))
+	over, err := d.admit(t, int64(e.Body.Size))
 	if err != nil {
 		return ingest.Result{}, err
 	}

@@ -50,6 +50,7 @@ type budget struct {
 
 	// An estimate, for those who only want to know.
 	about     int64
+	aboutLive int64 // what was live before the look
 	aboutAt   time.Time
 	aboutTook time.Duration
 }
@@ -82,8 +83,8 @@ func (d *desk) roomy() bool {
 
 // admit checks that an asset whose content is missing fits into the quota. done is
 // called when the attempt to get it is over.
-func (d *desk) admit(ctx context.Context, size int64) (done func(came bool), err error) {
-	f, b := d.f, &d.budget
+func (d *desk) admit(t *task, size int64) (done func(came bool), err error) {
+	ctx, f, b := t.ctx, d.f, &d.budget
 	for {
 		f.mu.Lock()
 		limit := f.quotas[d.id]
@@ -91,7 +92,7 @@ func (d *desk) admit(ctx context.Context, size int64) (done func(came bool), err
 			f.mu.Unlock()
 			return func(came bool) {
 				if came {
-					d.came(size)
+					d.came(t, size)
 				}
 			}, nil
 		}
@@ -103,7 +104,7 @@ func (d *desk) admit(ctx context.Context, size int64) (done func(came bool), err
 			f.mu.Unlock()
 			return func(came bool) {
 				if came { // first, so that it counts all the time
-					d.came(size)
+					d.came(t, size)
 				}
 				f.mu.Lock()
 				b.planned -= size
@@ -122,15 +123,16 @@ func (d *desk) admit(ctx context.Context, size int64) (done func(came bool), err
 	}
 }
 
-// came takes note of a content that is there now.
-func (d *desk) came(size int64) {
+// came takes note of a content that is there now, and no longer on its way.
+func (d *desk) came(t *task, size int64) {
 	d.f.mu.Lock()
 	defer d.f.mu.Unlock()
 	b := &d.budget
 	b.missing -= size
 	b.landed += size
-	b.about = max(0, b.about-size)
+	b.about -= size
 	b.soft = true
+	t.done, t.total = 0, 0
 }
 
 // note takes note of changes of the live records. It is called with the fetcher's
@@ -212,14 +214,16 @@ func (d *desk) missing(ctx context.Context, most int64) (sum int64, err error) {
 }
 
 // lacks estimates how many bytes of the library are not here, from a look at the
-// queue that is a second old at most, or older if it takes long.
+// queue that is a second old at most, or older if it takes long. What came into the
+// library since is taken for missing.
 func (d *desk) lacks(ctx context.Context) (int64, error) {
 	f, b := d.f, &d.budget
-	if d.lib.Counts().Queued == 0 {
+	now := d.lib.Counts()
+	if now.Queued == 0 {
 		return 0, nil
 	}
 	f.mu.Lock()
-	about, fresh := b.about, !b.aboutAt.IsZero() && time.Since(b.aboutAt) < max(recount, countShare*b.aboutTook)
+	about, fresh := max(0, b.about+max(0, now.LiveBytes-b.aboutLive)), !b.aboutAt.IsZero() && time.Since(b.aboutAt) < max(recount, countShare*b.aboutTook)
 	f.mu.Unlock()
 	if fresh {
 		return about, nil
@@ -231,7 +235,7 @@ func (d *desk) lacks(ctx context.Context) (int64, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	b.about, b.aboutAt = about, time.Now()
+	b.about, b.aboutLive, b.aboutAt = about, now.LiveBytes, time.Now()
 	b.aboutTook = b.aboutAt.Sub(begun)
 	return about, nil
 }

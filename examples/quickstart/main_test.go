@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -121,23 +122,53 @@ func TestPictures(t *testing.T) {
 
 func TestBars(t *testing.T) {
 	for _, done := range []int64{-5, 0, 1, 50, 100, 1000} {
-		bar := drawBar("A → B", done, 100, time.Second)
+		bar := gauge{"A → B", done, 100, 7}.bar(10)
 		inside := bar[strings.Index(bar, "[")+1 : strings.Index(bar, "]")]
 		require.Equal(t, strings.Repeat("#", strings.Count(inside, "#"))+strings.Repeat(".", strings.Count(inside, ".")), inside)
 		require.Len(t, inside, barWidth)
 	}
-	require.Contains(t, drawBar("x", 50, 100, time.Second), " 50%")
-	require.Contains(t, drawBar("x", 1000, 100, 0), "100%  100 B of 100 B  1000 B/s")
+	require.Contains(t, gauge{"x", 50, 100, 7}.bar(1), " 50%")
+	require.Contains(t, gauge{"x", 1000, 100, 1000}.bar(3), "x   [##############################] 100%  100 B of 100 B  1000 B/s")
+	require.Contains(t, gauge{}.bar(0), "  0%")
+	require.EqualValues(t, 50, gauge{"", 1 << 61, 1 << 62, 0}.percent())
+
+	var out bytes.Buffer
+	draw := newScreen(&out, true).bars()
+	var many []gauge
+	for range 2 * maxBars {
+		many = append(many, gauge{"x", 1, 2, 3})
+	}
+	draw(many)
+	require.Equal(t, maxBars, strings.Count(out.String(), "\n"))
+	out.Reset()
+	draw(many[:1])
+	require.True(t, strings.HasPrefix(out.String(), "\x1b[5A\r\x1b[J"), "they replace those before")
+	out.Reset()
+	draw(nil)
+	require.Equal(t, "\x1b[1A\r\x1b[J", out.String(), "the bars are removed")
 
 	drawn := &waiting{seen: make(chan struct{})}
-	end := newScreen(drawn, true).bar("x", 10, func() int64 { return 5 })
+	end := newScreen(drawn, true).follow(func() []gauge { return []gauge{{"x", 5, 10, 1}} })
 	<-drawn.seen
 	end()
-	require.True(t, strings.HasSuffix(drawn.String(), "\r\x1b[K"), "the bar is removed")
+	require.True(t, strings.HasSuffix(drawn.String(), "\x1b[1A\r\x1b[J"))
+}
 
-	var none bytes.Buffer
-	newScreen(&none, false).bar("x", 10, func() int64 { return 5 })()
-	require.Empty(t, none.String())
+func TestLinesWithoutATerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		done := []int64{0, 10, 10, 55, 90, 100}
+		end := newScreen(&out, false).follow(func() []gauge {
+			g := gauge{"A → B", done[0], 100, 10}
+			if len(done) > 1 {
+				done = done[1:]
+			}
+			return []gauge{g, {"other", 1, 2, 3}}
+		})
+		time.Sleep(10 * lineEvery)
+		end()
+		require.Equal(t, "  A → B 10%, 10 B of 100 B, 10 B/s\n  A → B 55%, 55 B of 100 B, 10 B/s\n  A → B 90%, 90 B of 100 B, 10 B/s\n", out.String())
+	})
 }
 
 // waiting tells when something was written.

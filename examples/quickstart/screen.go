@@ -7,6 +7,7 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // screen shows text and, on a terminal, progress bars.
@@ -36,32 +37,37 @@ func (s *screen) table(rows [][]string) {
 }
 
 const (
-	barEvery = 100 * time.Millisecond
-	barWidth = 30
+	barEvery  = 100 * time.Millisecond
+	lineEvery = time.Second
+	barWidth  = 30
+	maxBars   = 5
 )
 
-// bar shows on a terminal how far done() is, until the function it returns is
-// called, which removes it.
-func (s *screen) bar(label string, total int64, done func() int64) (end func()) {
-	if !s.tty || total <= 0 {
-		return func() {}
+// gauge is how far something is, in bytes and bytes per second.
+type gauge struct {
+	label             string
+	done, total, rate int64
+}
+
+// follow shows how far things are until the function it returns is called: on a
+// terminal as bars, which are removed at the end, and elsewhere as a line a second
+// for the first of them, if it moves.
+func (s *screen) follow(look func() []gauge) (end func()) {
+	every, show := lineEvery, s.lines()
+	if s.tty {
+		every, show = barEvery, s.bars()
 	}
 	stop, gone := make(chan struct{}), make(chan struct{})
 	go func() {
-		var begin time.Time // when the first bytes came
 		defer close(gone)
-		tick := time.NewTicker(barEvery)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				now := done()
-				if now == 0 || begin.IsZero() {
-					begin = time.Now()
-				}
-				s.printf("\r\x1b[K%s", drawBar(label, now, total, time.Since(begin)))
+				show(look())
 			case <-stop:
-				s.printf("\r\x1b[K")
+				show(nil)
 				return
 			}
 		}
@@ -72,12 +78,52 @@ func (s *screen) bar(label string, total int64, done func() int64) (end func()) 
 	}
 }
 
-func drawBar(label string, done, total int64, took time.Duration) string {
-	done = min(max(done, 0), total)
-	full := int(done * barWidth / total)
-	rate := float64(done) / max(took, barEvery).Seconds()
-	return fmt.Sprintf("  %s [%s%s] %3d%%  %s of %s  %s/s", label, strings.Repeat("#", full), strings.Repeat(".", barWidth-full),
-		done*100/total, bytesText(done), bytesText(total), bytesText(int64(rate)))
+// bars returns what draws gauges over those drawn before.
+func (s *screen) bars() func([]gauge) {
+	drawn := 0
+	return func(gauges []gauge) {
+		var b strings.Builder
+		if drawn > 0 {
+			fmt.Fprintf(&b, "\x1b[%dA\r\x1b[J", drawn)
+		}
+		gauges = gauges[:min(len(gauges), maxBars)]
+		width := 0
+		for _, g := range gauges {
+			width = max(width, utf8.RuneCountInString(g.label))
+		}
+		for _, g := range gauges {
+			b.WriteString(g.bar(width) + "\n")
+		}
+		drawn = len(gauges)
+		s.printf("%s", b.String())
+	}
+}
+
+// lines returns what says how far the first gauge is, when that has changed.
+func (s *screen) lines() func([]gauge) {
+	var last int64
+	return func(gauges []gauge) {
+		if len(gauges) == 0 || gauges[0].done <= last || gauges[0].done >= gauges[0].total {
+			return
+		}
+		g := gauges[0]
+		last = g.done
+		s.printf("  %s %d%%, %s of %s, %s/s\n", g.label, g.percent(), bytesText(g.done), bytesText(g.total), bytesText(g.rate))
+	}
+}
+
+// percent is between 0 and 100, whatever the numbers.
+func (g gauge) percent() int64 {
+	if g.total <= 0 {
+		return 0
+	}
+	return int64(100 * (float64(min(max(g.done, 0), g.total)) / float64(g.total)))
+}
+
+func (g gauge) bar(width int) string {
+	full := int(g.percent() * barWidth / 100)
+	return fmt.Sprintf("  %-*s [%s%s] %3d%%  %s of %s  %s/s", width, g.label, strings.Repeat("#", full), strings.Repeat(".", barWidth-full),
+		g.percent(), bytesText(min(max(g.done, 0), g.total)), bytesText(g.total), bytesText(g.rate))
 }
 
 func bytesText(n int64) string {

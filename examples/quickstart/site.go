@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/cansync/cansync"
@@ -26,14 +25,13 @@ import (
 // site stands for one person's machine: a CAN Service and a node beside it, each
 // with a folder of its own.
 type site struct {
-	name   string
-	dir    string
-	url    string // of the CAN Service's API
-	posted atomic.Int64
-	node   *cansync.Node
-	user   *can.HTTPClient // what a program of the user has, apart from the node's
-	web    *http.Transport
-	undo   []func() error
+	name string
+	dir  string
+	url  string // of the CAN Service's API
+	node *cansync.Node
+	user *can.HTTPClient // what a program of the user has, apart from the node's
+	web  *http.Transport
+	undo []func() error
 }
 
 func openSite(ctx context.Context, name, dir string, log *slog.Logger) (_ *site, err error) {
@@ -88,7 +86,7 @@ func (s *site) serve(log *slog.Logger) error {
 	}
 	s.url = "http://" + ln.Addr().String() + service.Prefix
 	srv := &http.Server{
-		Handler: s.meter(svc.Handler()), ReadHeaderTimeout: 10 * time.Second,
+		Handler: svc.Handler(), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
@@ -107,27 +105,6 @@ func (s *site) serve(log *slog.Logger) error {
 		return err
 	})
 	return nil
-}
-
-// meter counts the bytes that are ingested, for the progress bars.
-func (s *site) meter(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/ingest") {
-			r.Body = &metered{r.Body, &s.posted}
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-type metered struct {
-	io.ReadCloser
-	n *atomic.Int64
-}
-
-func (m *metered) Read(p []byte) (int, error) {
-	n, err := m.ReadCloser.Read(p)
-	m.n.Add(int64(n))
-	return n, err
 }
 
 func (s *site) later(undo func() error) { s.undo = append(s.undo, undo) }

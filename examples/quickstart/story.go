@@ -142,12 +142,11 @@ func (r *route) album(ctx context.Context, dir string, o options) ([]picture, er
 func (r *route) send(ctx context.Context, album []picture) error {
 	arrivals := watch(ctx, r.to.node, r.lib)
 	defer arrivals.stop()
-	var total int64
-	for _, p := range album {
-		total += p.size
+	look, err := r.gauges(ctx, album)
+	if err != nil {
+		return err
 	}
-	base := r.to.posted.Load()
-	end := r.bar(fmt.Sprintf("%s → %s", r.from.name, r.to.name), total, func() int64 { return r.to.posted.Load() - base })
+	end := r.follow(look)
 	defer func() { end() }()
 
 	answered := make(map[can.Digest]time.Time, len(album))
@@ -177,6 +176,33 @@ func (r *route) send(ctx context.Context, album []picture) error {
 	}
 	r.table(rows)
 	return nil
+}
+
+// gauges returns what tells how far an album is: all of it, and each large picture
+// on its way.
+func (r *route) gauges(ctx context.Context, album []picture) (func() []gauge, error) {
+	before, err := r.lib.Progress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := gauge{label: fmt.Sprintf("%s → %s", r.from.name, r.to.name)}
+	names := make(map[can.Digest]string)
+	for _, p := range album {
+		all.total += p.size
+		names[p.digest] = p.Filename
+	}
+	return func() []gauge {
+		p, err := r.lib.Progress(ctx)
+		if err != nil {
+			return nil
+		}
+		all.done, all.rate = p.BytesDone-before.BytesDone, p.Rate
+		out := []gauge{all}
+		for _, t := range p.Transfers {
+			out = append(out, gauge{names[t.Digest], t.Done, t.Total, t.Rate})
+		}
+		return out
+	}, nil
 }
 
 // compare reads an asset from both services: content and all metadata must be the

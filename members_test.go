@@ -46,3 +46,30 @@ func TestATicketThatEndsWhileJoining(t *testing.T) {
 		b.close()
 	})
 }
+
+// Who was just admitted has nothing to do yet, and is not synced for that.
+func TestSyncedIsNotSaidBeforeAMemberWasHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{Link: memory.Link{Latency: 50 * time.Millisecond}})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{})
+		fill(a, "one", 20)
+		id := a.share(cansync.Filter{})
+		eventually(t, "a has announced", func() bool { s, err := a.lib(id).Status(t.Context()); return err == nil && s.Synced == 20 })
+		b.join(a.lib(id))
+		seen := map[cansync.LibraryState]bool{}
+		for b.svc.Len() < 20 {
+			s, err := b.lib(id).Status(t.Context())
+			require.NoError(t, err)
+			seen[s.State] = true
+			require.NotEqual(t, cansync.StateSynced, s.State)
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+		}
+		require.True(t, seen[cansync.StateJoining])
+		require.True(t, seen[cansync.StateSyncing])
+		eventually(t, "synced", func() bool { s, err := b.lib(id).Status(t.Context()); return err == nil && s.State == cansync.StateSynced })
+		a.close()
+		b.close()
+	})
+}

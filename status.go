@@ -105,7 +105,8 @@ type LibraryState string
 
 // The states.
 const (
-	// StateJoining: no member was reached yet that redeems the ticket.
+	// StateJoining: no member was reached yet that redeems the ticket, or none has
+	// told yet what the library holds.
 	StateJoining LibraryState = "joining"
 	// StateSyncing: assets are wanted that are not here yet.
 	StateSyncing LibraryState = "syncing"
@@ -182,6 +183,8 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 		s.State = StatePaused
 	case s.Held > 0:
 		s.State = StateHeld
+	case s.Pending == 0 && !lib.Described():
+		s.State = StateJoining
 	case s.Pending == 0:
 		s.State = StateSynced
 	case s.Failed == s.Pending:

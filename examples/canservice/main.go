@@ -4,18 +4,21 @@
 //
 // Without an argument it keeps its assets in ./can_data. It listens on
 // 127.0.0.1, port 3210 or the one in CAN_PORT; CAN_STORAGE_ROOT overrides the
-// storage root of the configuration.
+// storage root of the configuration. config.example.yaml explains the keys.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,25 +26,53 @@ import (
 )
 
 func main() {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, log, os.Args[1:], os.Getenv, nil); err != nil {
-		log.Error("canservice stops", "err", err)
-		stop()
-		os.Exit(1) //nolint:gocritic // the deferred stop was called
+	err := start(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case err == nil:
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "canservice:", strings.TrimPrefix(err.Error(), "canservice: "))
+		os.Exit(1)
 	}
 }
 
-// run serves until ctx ends. ready, if not nil, is told the address.
-func run(ctx context.Context, log *slog.Logger, args []string, getenv func(string) string, ready func(addr string)) (err error) {
-	if len(args) > 1 {
-		return errors.New("usage: canservice [config.yaml]")
+// errUsage says that the user was told already how to call the command.
+var errUsage = errors.New("wrong usage")
+
+const usage = `usage: canservice [config.yaml]
+
+Keeps assets, and offers them over HTTP on 127.0.0.1. Without an argument it uses
+the defaults; config.example.yaml beside its source explains the keys.
+
+  CAN_PORT          port to listen on (default 3210)
+  CAN_STORAGE_ROOT  folder for the assets (default ./can_data)
+  -h, --help        print this
+`
+
+// start parses the command line and serves until ctx ends.
+func start(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	f := flag.NewFlagSet("canservice", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.Usage = func() {}
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		_, err := io.WriteString(stdout, usage)
+		return err
+	case err != nil:
+		fmt.Fprintf(stderr, "canservice: %v\n%s", err, usage)
+		return errUsage
+	case f.NArg() > 1:
+		fmt.Fprintf(stderr, "canservice: one configuration file at most\n%s", usage)
+		return errUsage
 	}
-	var path string
-	if len(args) == 1 {
-		path = args[0]
-	}
+	return run(ctx, slog.New(slog.NewTextHandler(stderr, nil)), f.Arg(0), getenv, nil)
+}
+
+// run serves until ctx ends, with the configuration at path, if any. ready, if not nil, is told the address.
+func run(ctx context.Context, log *slog.Logger, path string, getenv func(string) string, ready func(addr string)) (err error) {
 	set, err := load(path, getenv)
 	if err != nil {
 		return err

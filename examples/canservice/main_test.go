@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -89,7 +90,7 @@ func TestRunServesAndStops(t *testing.T) {
 	addr, done := make(chan string, 1), make(chan error, 1)
 	log := slog.New(slog.DiscardHandler)
 	go func() {
-		done <- run(ctx, log, nil, env("CAN_PORT", "0", "CAN_STORAGE_ROOT", root), func(a string) { addr <- a })
+		done <- run(ctx, log, "", env("CAN_PORT", "0", "CAN_STORAGE_ROOT", root), func(a string) { addr <- a })
 	}()
 	var at string
 	select {
@@ -109,16 +110,39 @@ func TestRunServesAndStops(t *testing.T) {
 	require.NoError(t, err)
 
 	// A second one on the same port, and on the same root.
-	err = run(ctx, log, nil, env("CAN_PORT", port, "CAN_STORAGE_ROOT", filepath.Join(root, "other")), nil)
+	err = run(ctx, log, "", env("CAN_PORT", port, "CAN_STORAGE_ROOT", filepath.Join(root, "other")), nil)
 	require.ErrorContains(t, err, "CAN_PORT")
 	require.NoDirExists(t, filepath.Join(root, "other"))
-	require.ErrorIs(t, run(ctx, log, nil, env("CAN_PORT", "0", "CAN_STORAGE_ROOT", root), nil), service.ErrLocked)
-	require.ErrorContains(t, run(ctx, log, []string{"a", "b"}, env(), nil), "usage")
+	require.ErrorIs(t, run(ctx, log, "", env("CAN_PORT", "0", "CAN_STORAGE_ROOT", root), nil), service.ErrLocked)
 
 	cancel() // as SIGTERM does; an open event stream does not hold it up
 	require.NoError(t, <-done)
 	require.NoError(t, events.Body.Close())
 	client.CloseIdleConnections()
+}
+
+func TestCommandLine(t *testing.T) {
+	call := func(args ...string) (stdout, stderr string, err error) {
+		var out, errs bytes.Buffer
+		err = start(t.Context(), args, env("CAN_PORT", "0"), &out, &errs)
+		return out.String(), errs.String(), err
+	}
+	for _, help := range []string{"-h", "-help", "--help"} {
+		out, errs, err := call(help)
+		require.NoError(t, err)
+		require.Equal(t, usage, out)
+		require.Empty(t, errs)
+	}
+	for says, args := range map[string][]string{"at most": {"a", "b"}, "-nonsense": {"-nonsense"}} {
+		out, errs, err := call(args...)
+		require.ErrorIs(t, err, errUsage)
+		require.Empty(t, out)
+		require.Contains(t, errs, says)
+		require.Contains(t, errs, usage)
+	}
+	_, _, err := call("absent.yaml")
+	require.ErrorContains(t, err, "configuration: open absent.yaml")
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func FuzzConfig(f *testing.F) {

@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/cansync/cansync"
+	"github.com/cansync/cansync/examples/sidecar/api"
 )
 
 func main() {
@@ -32,7 +33,7 @@ func main() {
 	case errors.Is(err, errUsage):
 		os.Exit(2)
 	default:
-		fmt.Fprintln(os.Stderr, "sidecar:", err)
+		fmt.Fprintln(os.Stderr, "sidecar:", api.Plain(err))
 		os.Exit(1)
 	}
 }

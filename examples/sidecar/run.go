@@ -84,7 +84,7 @@ func explain(c config, err error) error {
 	case errors.Is(err, store.ErrLocked):
 		return fmt.Errorf("data_dir: another process is using %s; stop it, or choose a different one", c.DataDir)
 	case errors.Is(err, cansync.ErrConfig):
-		return fmt.Errorf("configuration: %w", err)
+		return err // it says so itself
 	}
 	return fmt.Errorf("data_dir %s: %w", c.DataDir, err)
 }

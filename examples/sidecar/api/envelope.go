@@ -87,14 +87,23 @@ func classify(err error) (int, string) {
 // ticketLike is what begins like a ticket.
 var ticketLike = regexp.MustCompile(`(?i)cansync1[a-z0-9]{4,}`)
 
-// plain drops the name of a package from the front of an error, and what looks
-// like a ticket from all of it: users put them in the wrong place.
+// packages are names that begin an error, or a part of one, in this module.
+var packages = regexp.MustCompile(`(^|: |; )(?:(?:cansync|announce|blob|can|capability|control|fetch|filter|ingest|inventory|` +
+	`keyring|kv|libp2p|library|reconcile|record|replica|session|store|transfer|transport|wire): )+`)
+
+// rights is how the lack of a right is said.
+var rights = regexp.MustCompile(`^not allowed: .*?(\S+) needed, (\S+) granted`)
+
+// Plain makes the text of an error one line for users: without names of packages,
+// and without what looks like a ticket, which users put in the wrong place.
+func Plain(err error) string { return plain(err.Error()) }
+
 func plain(text string) string {
 	text = ticketLike.ReplaceAllString(text, "(a ticket)")
-	for _, p := range []string{"cansync: ", "capability: ", "control: "} {
-		text = strings.TrimPrefix(text, p)
-	}
-	return text
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	text = packages.ReplaceAllString(text, "$1")
+	text = strings.ReplaceAll(text, "invalid configuration: invalid configuration: ", "invalid configuration: ")
+	return rights.ReplaceAllString(text, "not allowed: it takes the right to $1, and this node's membership gives $2")
 }
 
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	tmem "github.com/cansync/cansync/transport/memory"
+
 	"github.com/cansync/cansync"
 )
 
@@ -278,4 +280,30 @@ func TestExpiredTicket(t *testing.T) {
 		return true
 	})
 	require.Equal(t, "[]", string(b.call(t, "GET", "/libraries", "").data))
+}
+
+// TestErrorsReadWell makes errors of all parts readable.
+func TestErrorsReadWell(t *testing.T) {
+	for text, want := range map[string]string{
+		"control: not allowed: description: capability: right not granted: admin needed, read,write granted": "not allowed: it takes the right to admin, and this node's membership gives read,write",
+		"can: list: can: service unavailable: dial tcp 127.0.0.1:1: connect: connection refused":             "list: service unavailable: dial tcp 127.0.0.1:1: connect: connection refused",
+		"transfer: no connected peer has the content; abc: transfer: not served":                             "no connected peer has the content; abc: not served",
+		"cansync: invalid configuration: libp2p: invalid configuration: listen address":                      "invalid configuration: listen address",
+		"a: cansync1qqqqqqqq: can: b":        "a: (a ticket): b",
+		"one\ncan: two":                      "one; two",
+		"open /data/store: /x: no such file": "open /data/store: /x: no such file",
+		"":                                   "",
+	} {
+		require.Equal(t, want, plain(text))
+	}
+	network := tmem.NewNetwork(tmem.Options{Directory: true})
+	a, b := newRig(t, network, nil), newRig(t, network, nil)
+	path := "/libraries/" + a.create(t, "x", `{}`).ID
+	ticket := get[inviteView](t, a, "POST", path+"/invite", `{"access":"read"}`).Ticket
+	get[libraryView](t, b, "POST", "/join", `{"ticket":"`+ticket+`"}`)
+	b.eventually(t, "b is a member", func() bool { return get[libraryView](t, b, "GET", path, "").State == "synced" })
+	require.Equal(t, "not allowed: it takes the right to admin, and this node's membership gives read; ask a member with more rights",
+		b.call(t, "PATCH", path, `{"delete_policy":"trash"}`).error)
+	require.Equal(t, "not allowed: it takes the right to invite, and this node's membership gives read; ask a member with more rights",
+		b.call(t, "POST", path+"/invite", "").error)
 }

@@ -195,8 +195,7 @@ func reason(err error) *string {
 	if err == nil {
 		return nil
 	}
-	s := plain(err.Error())
-	return &s
+	return text(Plain(err))
 }
 
 // orEmpty makes a nil list an empty one, for JSON.
@@ -255,7 +254,7 @@ func assetViewOf(a cansync.Asset) assetView {
 	return assetView{
 		Digest: a.Digest.String(), Hash: text(a.Handle), Size: a.Size, Timestamp: a.Timestamp, MIMEType: a.MIMEType,
 		Application: a.Application, User: a.User, Description: a.Description, Tags: orEmpty(a.Tags),
-		Filename: a.Filename, Path: a.Path, State: string(a.State), Cause: text(string(a.Cause)), Detail: text(a.Detail),
+		Filename: a.Filename, Path: a.Path, State: string(a.State), Cause: text(string(a.Cause)), Detail: text(plain(a.Detail)),
 	}
 }
 

@@ -68,7 +68,10 @@ func TestSyncedIsNotSaidBeforeAMemberWasHeard(t *testing.T) {
 		}
 		require.True(t, seen[cansync.StateJoining])
 		require.True(t, seen[cansync.StateSyncing])
-		eventually(t, "synced", func() bool { s, err := b.lib(id).Status(t.Context()); return err == nil && s.State == cansync.StateSynced })
+		eventually(t, "synced", func() bool {
+			s, err := b.lib(id).Status(t.Context())
+			return err == nil && s.State == cansync.StateSynced
+		})
 		a.close()
 		b.close()
 	})

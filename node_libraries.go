@@ -19,6 +19,7 @@ import (
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/internal/session"
+	"github.com/cansync/cansync/internal/transfer"
 	"github.com/cansync/cansync/transport"
 )
 
@@ -139,7 +140,9 @@ func (n *Node) install(keys keyring.Library, lib *library.Library, into *Library
 	n.govern(keys)
 	n.fetcher.Add(lib)
 	n.announcer.AddGated(lib, n.gateFor(lib, keys.Approve))
-	n.sessions.Add(lib.Session(func(transport.PeerID) { n.onRound(l, lib) }))
+	shared := lib.Session(func(transport.PeerID) { n.onRound(l, lib) })
+	shared.OnFound = func() { n.fetcher.Kick(l.id) }
+	n.sessions.Add(shared)
 	return l
 }
 
@@ -360,6 +363,9 @@ func (n *Node) onAnnounce(e announce.Event) {
 func (n *Node) onFetch(e fetch.Event) {
 	kinds := map[fetch.Kind]EventKind{
 		fetch.Fetched: EventFetched, fetch.Updated: EventUpdated, fetch.Trashed: EventTrashed, fetch.Failed: EventFailed,
+	}
+	if e.Kind == fetch.Failed && (errors.Is(e.Err, transfer.ErrNotServed) || errors.Is(e.Err, transfer.ErrNoPeer)) {
+		n.sessions.Seek(e.Library, e.Asset) // no neighbour has it
 	}
 	n.events.emit(Event{Kind: kinds[e.Kind], Library: e.Library, Asset: e.Asset, Size: e.Bytes, Duration: e.Duration, Err: e.Err})
 }

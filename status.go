@@ -10,6 +10,7 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/session"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/transport"
 )
@@ -254,7 +255,8 @@ func (l *Library) Wait(ctx context.Context) error {
 
 // Holders asks the connected members which of the contents their CAN Services hold
 // and returns who said so, in the order of the digests; the node itself is among
-// them. Members that are not connected can't be asked.
+// them. In a library of more members than a node has neighbours others may hold them
+// as well; [Library.WaitHolders] reaches out to those.
 func (l *Library) Holders(ctx context.Context, digests ...can.Digest) ([][]transport.PeerID, error) {
 	_, done, err := l.member()
 	if err != nil {
@@ -265,6 +267,11 @@ func (l *Library) Holders(ctx context.Context, digests ...can.Digest) ([][]trans
 	if err != nil {
 		return nil, err
 	}
+	return l.withSelf(ctx, who, digests)
+}
+
+// withSelf adds the node itself to those who hold contents.
+func (l *Library) withSelf(ctx context.Context, who [][]transport.PeerID, digests []can.Digest) ([][]transport.PeerID, error) {
 	for i, d := range digests {
 		_, ok, err := l.n.inv.Present(ctx, d)
 		if err != nil {
@@ -278,24 +285,60 @@ func (l *Library) Holders(ctx context.Context, digests ...can.Digest) ([][]trans
 }
 
 // WaitHolders returns when at least n members, the node itself among them, said
-// that they hold each of the contents, or when ctx ends.
+// that they hold each of the contents, or when ctx ends. When the connected members
+// are not enough it visits others, a few at a time; what they said counts for ten
+// minutes.
 func (l *Library) WaitHolders(ctx context.Context, n int, digests ...can.Digest) error {
+	q, err := l.inquire(digests)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
 	for {
-		who, err := l.Holders(ctx, digests...)
+		who, err := l.heard(ctx, q, digests)
 		if err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(who, func(w []transport.PeerID) bool { return len(w) < n }) {
 			return nil
 		}
+		q.Reach()
 		select {
 		case <-time.After(askEvery):
+		case <-q.News():
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-l.n.ctx.Done():
 			return ErrClosed
 		}
 	}
+}
+
+func (l *Library) inquire(digests []can.Digest) (*session.Inquiry, error) {
+	_, done, err := l.member()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	q, err := l.n.sessions.Inquire(l.id, digests)
+	if err != nil { // left meanwhile
+		return nil, fmt.Errorf("%w: %s", ErrNoLibrary, l.id)
+	}
+	return q, nil
+}
+
+// heard returns who holds the contents, as far as they said so to an inquiry.
+func (l *Library) heard(ctx context.Context, q *session.Inquiry, digests []can.Digest) ([][]transport.PeerID, error) {
+	_, done, err := l.member()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	who, err := q.Ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.withSelf(ctx, who, digests)
 }
 
 // askEvery is how often WaitHolders asks again.

@@ -249,6 +249,7 @@ func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 			}
 			return l.present(ctx, d)
 		},
+		Author: l.announcer,
 		OnRound: func(p transport.PeerID) {
 			l.meet()
 			if onRound != nil {
@@ -256,6 +257,21 @@ func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 			}
 		},
 	}
+}
+
+// announcer returns the device whose record of an asset is live, zero when it is not
+// known, and whether the asset is in the library.
+func (l *Library) announcer(ctx context.Context, d can.Digest) (id transport.PeerID, in bool, err error) {
+	e, err := l.Entry(ctx, d)
+	if err != nil || !e.Member {
+		return id, false, err
+	}
+	l.Control(func(s *control.State) {
+		if c, err := s.Grant(capability.CertID(e.Live.Cert)); err == nil {
+			id = c.Peer()
+		}
+	})
+	return id, true, nil
 }
 
 // seed keys the members' choice of neighbours. The lasting secret stays the same

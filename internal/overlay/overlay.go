@@ -80,6 +80,9 @@ type Peer struct {
 	// reconciliation of both sets has ended on it. Other links are not dropped.
 	// Without a link it is ignored.
 	Settled bool
+	// Busy says that contents move on the link, or that it was opened to get some. It
+	// is not dropped as long as there is room for guests beside it.
+	Busy bool
 	// Address says that an address of the peer is known.
 	Address bool
 	// Failures counts the attempts since the last that made a link.

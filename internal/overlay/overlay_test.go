@@ -31,7 +31,7 @@ func drawView(t *rapid.T, most int) View {
 	binary.LittleEndian.PutUint64(v.Seed[:], rng.Uint64())
 	for i := range n {
 		p := Peer{
-			ID: testID(i + 1), State: State(rng.IntN(5)), Settled: rng.IntN(4) > 0,
+			ID: testID(i + 1), State: State(rng.IntN(5)), Settled: rng.IntN(4) > 0, Busy: rng.IntN(4) == 0,
 			Address: rng.IntN(3) > 0, Failures: max(0, rng.IntN(6)-3),
 		}
 		if rng.IntN(3) == 0 {
@@ -81,6 +81,11 @@ func TestPlanKeepsItsWord(t *testing.T) {
 		for _, id := range p.Drop {
 			require.True(t, by[id].State.Linked())
 			require.True(t, by[id].Settled)
+			if by[id].Busy {
+				require.Equal(t, Accepted, by[id].State)
+				require.Greater(t, links, 2*d+chosen(d), "busy, and there is room")
+			}
+			require.False(t, v.Near(id), "near")
 		}
 		require.LessOrEqual(t, len(p.Dial), d+1)
 		require.LessOrEqual(t, len(p.Later), d)

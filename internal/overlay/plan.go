@@ -21,7 +21,8 @@ import (
 // Links outlive the choice that made them: what a node opened it drops once the
 // peer is not among the best full degree, would not choose the node, and all
 // chosen are linked. Of more than twice the degree, the worst go, whoever opened
-// them. Only settled links are dropped.
+// them. Only settled links are dropped, and busy ones only if others opened them and
+// there is no room left for guests.
 func (v *View) Plan() Plan {
 	c := v.classify()
 	if c.mesh {
@@ -93,6 +94,9 @@ func (v *View) drops(c classes, met bool) []transport.PeerID {
 		if near[r.at] || !peer.Settled {
 			continue
 		}
+		if peer.Busy && (peer.State == Opened || left <= 2*c.degree+chosen(c.degree)) {
+			continue
+		}
 		over := left > 2*c.degree
 		if over || met && peer.State == Opened && !v.choosesSelf(r, chosen(c.degree)) {
 			out = append(out, peer.ID)
@@ -100,6 +104,21 @@ func (v *View) drops(c classes, met bool) []transport.PeerID {
 		}
 	}
 	return out
+}
+
+// Near reports whether the peer is among the best degree of those linked or free to
+// be: whether a link to it is worth keeping for its own sake.
+func (v *View) Near(peer transport.PeerID) bool {
+	c := v.classify()
+	if c.mesh {
+		return true
+	}
+	for _, r := range c.good.list {
+		if v.Peers[r.at].ID == peer {
+			return true
+		}
+	}
+	return false
 }
 
 // Accept reports whether to take a link that a peer asks to open. The peer need

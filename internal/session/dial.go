@@ -117,7 +117,7 @@ func (m *Manager) dial(events <-chan transport.Event) {
 			default: // all busy; the next to end pokes
 				continue
 			}
-			m.begin(w.id)
+			m.begin(w)
 			wg.Go(func() {
 				m.attempt(w)
 				<-slots
@@ -136,10 +136,11 @@ func (m *Manager) meet(p transport.PeerInfo) {
 	}
 }
 
-func (m *Manager) begin(id transport.PeerID) {
+func (m *Manager) begin(w *want) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tryLocked(id).busy = true
+	m.tryLocked(w.id).busy = true
+	m.setOutLocked(w)
 }
 
 // attempt tries to share with a peer what is not shared yet.
@@ -155,6 +156,7 @@ func (m *Manager) attempt(w *want) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.stayedLocked(w)
 	t := m.tries[w.id]
 	if t == nil || !t.busy { // forgotten meanwhile, since something changed
 		return

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	mrand "math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,6 +38,7 @@ type node struct {
 	tr     transport.Transport
 	m      *session.Manager
 	store  *smemory.Store
+	rand   io.Reader
 	lib    *library.Library
 	libs   []*library.Library
 
@@ -45,6 +48,9 @@ type node struct {
 	up   map[transport.PeerID]int // places in force, as OnPeer tells
 	bad  int                      // calls of OnPeer out of order
 	sent []transport.Stream       // sync streams that the node opened
+	told int                      // hellos that the node opened
+	has  map[can.Digest]bool      // contents that its CAN Service holds
+	hits int                      // calls of OnFound
 }
 
 // tapped is a transport that keeps the sync streams that are opened.
@@ -55,24 +61,47 @@ type tapped struct {
 
 func (tr tapped) Open(ctx context.Context, p transport.PeerInfo, proto string, o transport.OpenOptions) (transport.Stream, error) {
 	st, err := tr.Transport.Open(ctx, p, proto, o)
-	if err == nil && proto == "/cansync/sync/1" {
-		tr.n.mu.Lock()
+	tr.n.mu.Lock()
+	defer tr.n.mu.Unlock()
+	switch {
+	case proto == protoHello:
+		tr.n.told++
+	case err == nil && proto == protoSync:
 		tr.n.sent = append(tr.n.sent, st)
-		tr.n.mu.Unlock()
 	}
 	return st, err
 }
 
+// seeded yields the same bytes in each run of the test.
+type seeded struct {
+	mu  sync.Mutex
+	rng *mrand.ChaCha8
+}
+
+func newSeeded(t testing.TB, n int) *seeded {
+	return &seeded{rng: mrand.NewChaCha8(sha256.Sum256(fmt.Append(nil, t.Name(), n)))}
+}
+
+func (s *seeded) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rng.Read(b)
+}
+
 func newNode(t testing.TB, net *memory.Network, degree int) *node {
-	d, err := capability.NewDevice(rand.Reader)
+	return newNodeFrom(t, net, degree, rand.Reader)
+}
+
+func newNodeFrom(t testing.TB, net *memory.Network, degree int, rand io.Reader) *node {
+	d, err := capability.NewDevice(rand)
 	require.NoError(t, err)
 	n := &node{
-		t: t, device: d, store: smemory.New(), new: make(map[record.ID]int),
+		t: t, device: d, store: smemory.New(), rand: rand, new: make(map[record.ID]int), has: make(map[can.Digest]bool),
 		ups: make(map[transport.PeerID]int), up: make(map[transport.PeerID]int),
 	}
 	n.tr = tapped{net.Host(d.PeerID()), n}
 	n.m = session.New(session.Config{
-		Transport: n.tr, Device: d, Store: n.store, Now: time.Now, Rand: rand.Reader, Degree: degree,
+		Transport: n.tr, Device: d, Store: n.store, Now: time.Now, Rand: rand, Degree: degree,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})).With("node", d.PeerID().Short()),
 		OnPeer: func(_ [32]byte, p transport.PeerID, up bool) {
 			n.mu.Lock()
@@ -126,8 +155,13 @@ func closeAll(nodes ...*node) {
 
 func (n *node) open(keys keyring.Library) *library.Library {
 	lib, err := library.Open(n.t.Context(), library.Options{
-		Keys: keys, Device: n.device, Rand: rand.Reader,
-		Replica: replica.Options{Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
+		Keys: keys, Device: n.device, Rand: n.rand,
+		Replica: replica.Options{Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: n.rand},
+		Present: func(_ context.Context, d can.Digest) (bool, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.has[d], nil
+		},
 	})
 	require.NoError(n.t, err)
 	lib.Observe(func(ap replica.Applied) {
@@ -150,11 +184,46 @@ func (n *node) library() *library.Library {
 }
 
 func (n *node) create(name string) {
-	keys, err := library.Create(name, n.device, rand.Reader)
+	keys, err := library.Create(name, n.device, n.rand)
 	require.NoError(n.t, err)
 	lib := n.open(keys)
 	require.NoError(n.t, lib.Describe(n.t.Context(), control.Description{Name: name, Filter: filter.Filter{}}))
-	n.m.Add(lib.Session(nil))
+	n.m.Add(n.shared(lib))
+}
+
+// shared returns a library for the manager.
+func (n *node) shared(lib *library.Library) *session.Library {
+	s := lib.Session(nil)
+	s.OnFound = func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.hits++
+	}
+	return s
+}
+
+func (n *node) found() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.hits
+}
+
+// hellos returns how many hellos the nodes opened.
+func hellos(nodes []*node) (sum int) {
+	for _, n := range nodes {
+		n.mu.Lock()
+		sum += n.told
+		n.mu.Unlock()
+	}
+	return sum
+}
+
+func (n *node) linked() map[transport.PeerID]bool {
+	out := make(map[transport.PeerID]bool)
+	for _, p := range n.m.Peers(n.lib.ID()) {
+		out[p.ID] = true
+	}
+	return out
 }
 
 func (n *node) invite(o capability.InviteOptions) capability.Ticket {
@@ -168,10 +237,10 @@ func (n *node) join(tk capability.Ticket) {
 	n.m.Join(&session.Joining{
 		Ticket: tk,
 		Joined: func(g capability.Grant, k capability.EpochKeys, b capability.Bundle) error {
-			n.m.Add(n.open(keyring.Library{
+			n.m.Add(n.shared(n.open(keyring.Library{
 				ID: g.Library, State: keyring.Active, Lasting: k.Lasting, Bundle: b.Encode(), Cert: g.ID,
 				Epochs: []keyring.Epoch{{Number: k.Epoch, Secret: k.Secret}},
-			}).Session(nil))
+			})))
 			return nil
 		},
 		Refused: func(err error) { n.t.Error("refused:", err) },
@@ -223,13 +292,14 @@ func all(nodes []*node, ok func(*node) bool) bool {
 	return true
 }
 
-// crowd makes a library and its members, who join by one ticket.
+// crowd makes a library and its members, who join by one ticket. Their keys, and so
+// the weights by which they choose neighbours, are the same in each run.
 func crowd(t testing.TB, net *memory.Network, size, degree int) []*node {
-	nodes := []*node{newNode(t, net, degree)}
+	nodes := []*node{newNodeFrom(t, net, degree, newSeeded(t, 0))}
 	nodes[0].create("photos")
 	tk := nodes[0].invite(capability.InviteOptions{RedeemBy: time.Now().Add(240 * time.Hour)})
-	for range size - 1 {
-		n := newNode(t, net, degree)
+	for i := range size - 1 {
+		n := newNodeFrom(t, net, degree, newSeeded(t, i+1))
 		n.join(tk)
 		nodes = append(nodes, n)
 	}

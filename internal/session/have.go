@@ -2,10 +2,13 @@ package session
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
 )
@@ -103,30 +106,85 @@ func (a *asks) answer(seq uint32, bits []byte) {
 // some seconds count as not having them.
 func (m *Manager) Have(ctx context.Context, lib [32]byte, ds []can.Digest) ([][]transport.PeerID, error) {
 	out := make([][]transport.PeerID, len(ds))
+	var mu sync.Mutex
+	err := m.each(ctx, lib, ds, func(peer transport.PeerID, have []bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		for i, h := range have {
+			if h {
+				out[i] = append(out[i], peer)
+			}
+		}
+	})
+	return out, err
+}
+
+// each asks every member that the library is shared with now, and calls fn, from
+// several goroutines, with what each said; nil if it did not answer.
+func (m *Manager) each(ctx context.Context, lib [32]byte, ds []can.Digest, fn func(transport.PeerID, []bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, p := range m.places(lib) {
 		wg.Go(func() {
-			for at := 0; at < len(ds); at += maxAsk {
-				part := ds[at:min(at+maxAsk, len(ds))]
-				bits := p.link.ask(ctx, part)
-				mu.Lock()
-				for i := range part {
-					if i/8 < len(bits) && bits[i/8]&(1<<(i%8)) != 0 {
-						out[at+i] = append(out[at+i], p.s.peer)
-					}
-				}
-				mu.Unlock()
-			}
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(p.ctx, cancel)() // who is gone does not answer
+			fn(p.s.peer, p.link.ask(ctx, ds))
 		})
 	}
 	wg.Wait()
-	return out, context.Cause(m.ctx)
+	return context.Cause(m.ctx)
 }
 
-func (l *link) ask(ctx context.Context, ds []can.Digest) []byte {
+// ask returns which of the contents the peer says that it holds, nil if it does not
+// answer in time or there is nothing to ask. What lies outside the view of the link is not asked for.
+func (l *link) ask(ctx context.Context, ds []can.Digest) []bool {
+	select {
+	case <-l.heard: // the peer's view
+	case <-ctx.Done():
+		return nil
+	}
+	out := make([]bool, len(ds))
+	at, err := l.inView(ctx, ds)
+	if err != nil || len(at) == 0 {
+		return nil
+	}
+	for part := range slices.Chunk(at, maxAsk) {
+		asked := make([]can.Digest, len(part))
+		for i, k := range part {
+			asked[i] = ds[k]
+		}
+		bits := l.askPart(ctx, asked)
+		if bits == nil {
+			return nil
+		}
+		for i, k := range part {
+			out[k] = i/8 < len(bits) && bits[i/8]&(1<<(i%8)) != 0
+		}
+	}
+	return out
+}
+
+// inView returns the indices of the contents that lie in the view of the link.
+func (l *link) inView(ctx context.Context, ds []can.Digest) (at []int, err error) {
+	v := l.current()
+	for i, d := range ds {
+		if len(v) > 0 {
+			e, err := l.lib.Replica.Entry(ctx, d)
+			if err != nil || !e.In(v) {
+				if err != nil && !errors.Is(err, replica.ErrNoRecord) {
+					return nil, err
+				}
+				continue
+			}
+		}
+		at = append(at, i)
+	}
+	return at, nil
+}
+
+func (l *link) askPart(ctx context.Context, ds []can.Digest) []byte {
 	seq, answer := l.asks.begin()
 	defer l.asks.end(seq)
 	if !l.out.frame(encodeAsk(seq, ds)) {

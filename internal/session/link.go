@@ -54,6 +54,7 @@ type link struct {
 	// pushes, under mu. So is seen, what the peer has been pushed or has pushed.
 	own, theirs filter.View
 	told        bool
+	heard       chan struct{} // closed when told
 	mine        chan filter.View
 	mu          sync.Mutex
 	view        filter.View
@@ -65,6 +66,7 @@ type link struct {
 	in      chan inbound
 	again   chan struct{}    // asks for a reconciliation
 	synced  atomic.Bool      // an asset round has ended on this link
+	settled chan struct{}    // closed when it has
 	onRound func(first bool) // after each asset round
 	parting chan struct{}    // the link should end for want of room
 
@@ -259,7 +261,14 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 			return l.finish(ctx)
 		}
 	case frameView:
-		return l.learnView(m.payload)
+		if err := l.learnView(m.payload); err != nil {
+			return err
+		}
+		select {
+		case <-l.heard:
+		default:
+			close(l.heard)
+		}
 	case frameAsk:
 		return l.reply(ctx, m.payload)
 	case frameHave:

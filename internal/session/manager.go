@@ -82,6 +82,12 @@ type Library struct {
 	Have func(ctx context.Context, d can.Digest) (bool, error)
 	// OnRound is called after each reconciliation of the assets with a peer.
 	OnRound func(peer transport.PeerID)
+	// Author returns the device that announced a content, zero if that is not known,
+	// and whether the content is in the library. Nil means that it is not known.
+	Author func(ctx context.Context, d can.Digest) (id transport.PeerID, in bool, err error)
+	// OnFound is called when a member was found, and is linked now, that holds
+	// contents for which [Manager.Seek] was called. It may be nil.
+	OnFound func()
 }
 
 // Joining is a ticket that waits to be redeemed.

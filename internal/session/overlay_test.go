@@ -81,14 +81,14 @@ func TestACalmCrowdIsSilentAndSteady(t *testing.T) {
 		for _, n := range nodes {
 			for _, times := range n.came() {
 				ups += times
-				require.LessOrEqual(t, times, 3, "a link comes and goes")
+				require.LessOrEqual(t, times, 2, "a link comes and goes")
 			}
 		}
 		// Signs of life, a reconciliation that finds nothing, and a few links that
 		// follow the weights, each of which costs a hello and a full reconciliation.
 		t.Logf("%d bytes a minute and link, %d links of %d changed", bytes/uint64(links*minutes), ups/2, links)
-		require.Less(t, ups/2, links, "links do not last; how many change depends on the random ids")
-		require.Less(t, bytes, uint64(links*minutes*500+ups/2*20_000))
+		require.LessOrEqual(t, ups/2, links/5, "links do not last")
+		require.Less(t, bytes, uint64(links*minutes*400))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cansync/cansync/internal/capability"
@@ -27,6 +28,7 @@ type place struct {
 	ctx    context.Context // ends with the place
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // added to only while the place is in force
+	moved  atomic.Int64   // when contents moved last: nanoseconds after since, and 1
 
 	link *link // guarded by the manager's mutex
 }
@@ -111,6 +113,7 @@ func (m *Manager) end(p *place, why ending) {
 	last := len(p.s.places) == 0
 	if e := m.libs[p.lib.ID]; e != nil && e.links[p.s.peer] == p {
 		delete(e.links, p.s.peer)
+		delete(e.visits, p.s.peer)
 		e.left(p.s.peer, m.cfg.Now())
 		if why == endCrowded {
 			e.crowd(p.s.peer, time.Since(p.since))
@@ -232,11 +235,12 @@ func (m *Manager) runLink(p *place, st transport.Stream) {
 	s := p.s
 	l := &link{
 		lib: p.lib, peer: s.peer, grant: p.grant, stream: st, opener: s.opener, log: s.log, jitter: jitter, now: m.cfg.Now,
-		out: newOutbox(), in: make(chan inbound, 4), again: make(chan struct{}, 1), parting: make(chan struct{}, 1),
+		heard: make(chan struct{}), settled: make(chan struct{}), out: newOutbox(), in: make(chan inbound, 4), again: make(chan struct{}, 1), parting: make(chan struct{}, 1),
 		mine: make(chan filter.View, 1), own: filter.View{p.lib.Replica.OwnView()}, seen: m.newSeen(),
 	}
 	l.onRound = func(first bool) {
 		if first {
+			close(l.settled)
 			m.Poke()
 		}
 		p.lib.OnRound(s.peer)
@@ -249,6 +253,10 @@ func (m *Manager) runLink(p *place, st transport.Stream) {
 	}
 	p.link = l
 	p.wg.Add(1) // in force, so nobody waits yet
+	if e := m.libs[p.lib.ID]; e != nil && e.visits[s.peer] {
+		p.wg.Add(1)
+		go m.visit(e, p, l)
+	}
 	m.mu.Unlock()
 	defer p.wg.Done()
 	l.own = filter.View{p.lib.Replica.OwnView()} // SetView reaches the link from here on

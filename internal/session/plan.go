@@ -25,6 +25,10 @@ type entry struct {
 	rests  map[transport.PeerID]rest
 	seen   map[transport.PeerID]time.Time // when there was a link last
 
+	seek      seek
+	inquiries map[*Inquiry]bool
+	visits    map[transport.PeerID]bool // members visited, or on the way to
+
 	members []transport.PeerID
 	fetched time.Time // when members were; zero for never
 	changes int       // of the control set
@@ -40,7 +44,7 @@ type rest struct {
 func newEntry(lib *Library) *entry {
 	return &entry{
 		lib: lib, links: make(map[transport.PeerID]*place), rests: make(map[transport.PeerID]rest),
-		seen: make(map[transport.PeerID]time.Time),
+		seen: make(map[transport.PeerID]time.Time), inquiries: make(map[*Inquiry]bool), visits: make(map[transport.PeerID]bool),
 	}
 }
 
@@ -144,6 +148,7 @@ func (m *Manager) view(e *entry) overlay.View {
 		}
 		if l := e.links[id]; l != nil {
 			l.describe(&p)
+			p.Busy = p.Busy || e.visits[id]
 			linked++
 		}
 		v.Peers = append(v.Peers, p)
@@ -159,6 +164,7 @@ func (m *Manager) view(e *entry) overlay.View {
 			if !listed[id] {
 				p := overlay.Peer{ID: id, Address: true}
 				l.describe(&p)
+				p.Busy = p.Busy || e.visits[id]
 				v.Peers = append(v.Peers, p)
 			}
 		}
@@ -173,6 +179,7 @@ func (p *place) describe(o *overlay.Peer) {
 		o.State = overlay.Opened
 	}
 	o.Settled = p.link != nil && p.link.synced.Load()
+	o.Busy = p.busy()
 }
 
 // degree returns the degree in force.
@@ -242,10 +249,12 @@ func (m *Manager) reserve(lib *Library, peer transport.PeerID) (release func(), 
 	}, true
 }
 
-// want is a peer to greet, and the libraries in which it is a neighbour to be.
+// want is a peer to greet, and the libraries in which it is a neighbour to be, or to
+// be visited.
 type want struct {
-	id   transport.PeerID
-	libs map[*Library]bool
+	id     transport.PeerID
+	libs   map[*Library]bool
+	visits []*entry
 }
 
 // survey plans every library. It ends the links that there are too many of and
@@ -282,9 +291,12 @@ func (m *Manager) survey(found map[transport.PeerID]bool) (wants []*want, wake t
 		return w
 	}
 	plans := make([]overlay.Plan, len(libs))
+	outings := make([][]transport.PeerID, len(libs))
 	for i, e := range libs {
 		v := m.view(e)
 		plans[i] = v.Plan()
+		out, look := m.outing(e)
+		outings[i], wake = out, min(wake, look)
 		m.mu.Lock()
 		for _, id := range plans[i].Drop {
 			if p := e.links[id]; p != nil && p.link != nil {
@@ -318,6 +330,13 @@ func (m *Manager) survey(found map[transport.PeerID]bool) (wants []*want, wake t
 				more = true
 				add(plans[i].Dial[at]).libs[e.lib] = true
 			}
+		}
+	}
+	for i, e := range libs {
+		for _, id := range outings[i] {
+			w := add(id)
+			w.libs[e.lib] = true
+			w.visits = append(w.visits, e)
 		}
 	}
 	return wants, wake

@@ -43,13 +43,30 @@ func (m *Manager) Open(ctx context.Context, lib [32]byte, peer transport.PeerID,
 		return nil, err
 	}
 	stop := context.AfterFunc(p.ctx, func() { _ = st.Reset() })
-	return &held{Stream: st, stop: stop}, nil
+	return &held{Stream: st, p: p, stop: stop}, nil
 }
 
-// held is a stream that ends with its place.
+// held is a stream that ends with its place, which is busy while bytes move on it.
 type held struct {
 	transport.Stream
+	p    *place
 	stop func() bool
+}
+
+func (h *held) Read(b []byte) (int, error) {
+	n, err := h.Stream.Read(b)
+	if n > 0 {
+		h.p.moving()
+	}
+	return n, err
+}
+
+func (h *held) Write(b []byte) (int, error) {
+	n, err := h.Stream.Write(b)
+	if n > 0 {
+		h.p.moving()
+	}
+	return n, err
 }
 
 func (h *held) Close() error { h.stop(); return h.Stream.Close() }
@@ -69,7 +86,10 @@ func (m *Manager) Serve(proto string, fn func(Served)) {
 		defer p.wg.Done()
 		stop := context.AfterFunc(p.ctx, func() { _ = st.Reset() })
 		defer stop()
-		fn(Served{Library: p.lib.ID, Peer: p.s.peer, Rights: p.grant.Rights, Stream: st, Context: p.ctx})
+		fn(Served{
+			Library: p.lib.ID, Peer: p.s.peer, Rights: p.grant.Rights,
+			Stream: &held{Stream: st, p: p, stop: stop}, Context: p.ctx,
+		})
 	})
 }
 

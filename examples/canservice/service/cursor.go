@@ -29,11 +29,11 @@ func parseCursor(s string) (cursor, error) {
 }
 
 // pageMarks remembers where recent pages of listings ended, so that a client
-// paging by offset through a quiet service doesn't have the index skip all rows
-// before each page. A mark counts only while no asset entered or left listings.
+// paging by offset doesn't have the index skip all rows before each page, also when
+// its pages overlap. A mark counts while no asset entered or left listings before it.
 type pageMarks struct {
 	mu     sync.Mutex
-	layout uint64
+	layout uint64 // grows when an asset enters or leaves listings
 	marks  map[pageAt]pageEnd
 }
 
@@ -47,21 +47,53 @@ type pageEnd struct{ timestamp, id int64 }
 
 const maxPageMarks = 64
 
-func (p *pageMarks) find(layout uint64, at pageAt) (pageEnd, bool) {
+// now returns the layout, to be read before the listing that a mark is kept of.
+func (p *pageMarks) now() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.layout != layout {
-		return pageEnd{}, false
-	}
-	e, ok := p.marks[at]
-	return e, ok
+	return p.layout
 }
 
+// changed drops the marks behind which an asset with one of the timestamps entered or
+// left listings; without timestamps, all.
+func (p *pageMarks) changed(timestamps ...int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.layout++
+	if len(timestamps) == 0 {
+		clear(p.marks)
+	}
+	for at, e := range p.marks {
+		for _, t := range timestamps {
+			if at.asc && t <= e.timestamp || !at.asc && t >= e.timestamp {
+				delete(p.marks, at)
+			}
+		}
+	}
+}
+
+// find returns the last mark that is not behind at; found is false when there is
+// none.
+func (p *pageMarks) find(at pageAt) (mark pageAt, e pageEnd, found bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for m, end := range p.marks {
+		if m.asc == at.asc && m.offset <= at.offset && (!found || m.offset > mark.offset) {
+			mark, e, found = m, end, true
+		}
+	}
+	return mark, e, found
+}
+
+// keep keeps a mark of a listing that was read since the layout was what now returned.
 func (p *pageMarks) keep(layout uint64, at pageAt, e pageEnd) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.layout != layout || p.marks == nil {
-		p.layout, p.marks = layout, make(map[pageAt]pageEnd)
+	if p.layout != layout {
+		return
+	}
+	if p.marks == nil {
+		p.marks = make(map[pageAt]pageEnd)
 	}
 	for k := range p.marks {
 		if len(p.marks) < maxPageMarks {

@@ -81,8 +81,8 @@ func (s *Service) handleList(w http.ResponseWriter, r *http.Request) error {
 	if q.Has("changed_since") {
 		return s.listChanges(w, r, q.Get("changed_since"), p)
 	}
-	layout := s.layout.Load()
-	items, err := s.listPage(r.Context(), layout, p)
+	layout := s.pages.now()
+	items, err := s.listPage(r.Context(), p)
 	if err != nil {
 		return err
 	}
@@ -96,17 +96,17 @@ func (s *Service) handleList(w http.ResponseWriter, r *http.Request) error {
 
 // listPage selects the ids of a page in the time index alone and only then reads
 // the rows, so that skipped rows cost one step of the index each.
-func (s *Service) listPage(ctx context.Context, layout uint64, p pageRequest) ([]asset, error) {
+func (s *Service) listPage(ctx context.Context, p pageRequest) ([]asset, error) {
 	order, beyond := " ORDER BY timestamp DESC, id DESC", "<"
 	if p.asc {
 		order, beyond = " ORDER BY timestamp, id", ">"
 	}
 	where, args := "trashed = 0", []any{}
 	offset := p.offset
-	if end, ok := s.pages.find(layout, pageAt{asc: p.asc, offset: offset}); ok && offset > 0 {
+	if mark, end, ok := s.pages.find(pageAt{asc: p.asc, offset: offset}); ok {
 		where += " AND (timestamp, id) " + beyond + " (?, ?)"
 		args = append(args, end.timestamp, end.id)
-		offset = 0
+		offset -= mark.offset
 	}
 	query := "SELECT " + columns + " FROM (SELECT id AS k FROM assets INDEXED BY assets_time WHERE " + where + order +
 		" LIMIT ? OFFSET ?) CROSS JOIN assets ON id = k" + order

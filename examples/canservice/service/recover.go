@@ -58,7 +58,7 @@ func (s *Service) recount() error {
 	var n int64
 	err := s.index.read.QueryRowContext(s.ctx, "SELECT COUNT(*) FROM assets WHERE trashed = 0").Scan(&n)
 	s.live.Store(n)
-	s.layout.Add(1)
+	s.pages.changed()
 	return err
 }
 

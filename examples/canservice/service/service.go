@@ -34,8 +34,7 @@ type Service struct {
 	thumbs  thumbnails
 	handler http.Handler
 
-	live   atomic.Int64  // assets outside the trash
-	layout atomic.Uint64 // grows when an asset enters or leaves listings
+	live atomic.Int64 // assets outside the trash
 
 	verifying sync.Mutex // held by TryLock only, while a verification or rebuild runs
 	uploads   *semaphore.Weighted
@@ -230,8 +229,11 @@ func (s *Service) changed(old, a *asset) {
 	case was && !is:
 		s.live.Add(-1)
 	}
-	if was != is || was && old.Timestamp != a.Timestamp {
-		s.layout.Add(1)
+	switch {
+	case old != nil && (was != is || was && old.Timestamp != a.Timestamp):
+		s.pages.changed(old.Timestamp, a.Timestamp)
+	case was != is:
+		s.pages.changed(a.Timestamp)
 	}
 	kind := eventChanged
 	switch {

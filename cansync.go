@@ -436,7 +436,10 @@ func (n *Node) Poll() {
 
 // Version returns the version of the cansync module in the running program, or
 // "devel".
-func Version() string {
+func Version() string { return version() }
+
+// version reads the build information once, which takes longer than a status.
+var version = sync.OnceValue(func() string {
 	const module = "github.com/cansync/cansync"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
@@ -446,4 +449,4 @@ func Version() string {
 		}
 	}
 	return "devel"
-}
+})

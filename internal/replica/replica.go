@@ -12,7 +12,6 @@ package replica
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -258,28 +257,6 @@ func (r *Replica) Control(fn func(*control.State)) {
 
 // Ready is closed when the coded symbols are complete and snapshots can be taken.
 func (r *Replica) Ready() <-chan struct{} { return r.ready }
-
-// build fills the set of asset ids from the store. It holds the writer, so that
-// nothing is inserted beside it.
-func (r *Replica) build(ctx context.Context) {
-	defer close(r.ready)
-	if err := r.lock(ctx); err != nil {
-		r.readyErr = err
-		return
-	}
-	defer r.unlock()
-	set := reconcile.NewSet(r.opts.ReconcileKey, assetPrefix)
-	for id, err := range r.IDs(ctx, false, nil) {
-		if err != nil {
-			r.readyErr = fmt.Errorf("replica: read ids: %w", err)
-			return
-		}
-		set.Insert(id)
-	}
-	r.mu.Lock()
-	r.assets = set
-	r.mu.Unlock()
-}
 
 func (r *Replica) lock(ctx context.Context) error {
 	select {

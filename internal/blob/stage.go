@@ -59,8 +59,9 @@ type Stage struct {
 
 	mu     sync.Mutex
 	have   *Bitmap
-	dirty  bool  // have differs from the durable bitmap
-	broken error // the data could not be made durable
+	prefix uint64 // groups that are there from the start on, at least
+	dirty  bool   // have differs from the durable bitmap
+	broken error  // the data could not be made durable
 	closed bool
 }
 

@@ -107,6 +107,17 @@ func (s *Stage) readBack(p []byte, run Run) error {
 //   - [ErrDamaged]: the file no longer holds what was put. The groups concerned are
 //     missing again.
 func (s *Stage) Finish() error {
+	return s.finish(s.flush)
+}
+
+// Verify is Finish for content that leaves the stage at once: it does not make
+// durable what was put since the last [Stage.Sync]. The stage yields its content
+// afterwards; who keeps it calls Sync.
+func (s *Stage) Verify() error {
+	return s.finish(func() (*Bitmap, error) { return s.Have(), nil })
+}
+
+func (s *Stage) finish(groups func() (*Bitmap, error)) error {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
 	if err := s.usable(); err != nil {
@@ -115,7 +126,7 @@ func (s *Stage) Finish() error {
 	// The processor hashes while the disk writes.
 	hashed := make(chan error, 1)
 	go func() { hashed <- s.Hash() }()
-	bits, err := s.flush()
+	bits, err := groups()
 	if err = errors.Join(err, <-hashed); err != nil {
 		return err
 	}
@@ -175,7 +186,7 @@ func (s *Stage) examine() error {
 		for _, run := range bad {
 			lost += s.have.Clear(run)
 		}
-		s.dirty = true
+		s.dirty, s.prefix = true, 0
 		s.mu.Unlock()
 		_, err := s.flush()
 		return errors.Join(fmt.Errorf("%w: %d groups", ErrDamaged, lost), err)

@@ -7,11 +7,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"pgregory.net/rapid"
+
 	"github.com/cansync/cansync/can/cantest"
 	"github.com/cansync/cansync/internal/control"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
-	"pgregory.net/rapid"
 )
 
 // heldBytes is what the service holds.

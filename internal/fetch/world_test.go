@@ -115,7 +115,7 @@ func (s *source) Small(ctx context.Context, w transfer.Want) ([]byte, error) {
 	return s.get(w.Asset)
 }
 
-func (s *source) Large(ctx context.Context, w transfer.Want, progress func(done, total int64)) (Content, error) {
+func (s *source) Large(ctx context.Context, w transfer.Want, progress func(done, total int64), _ func(Early)) (Content, error) {
 	s.linger(ctx)
 	b, err := s.get(w.Asset)
 	if err != nil {

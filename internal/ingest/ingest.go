@@ -47,9 +47,13 @@ var (
 )
 
 const (
-	// firstChecked assets are read back in full, and later one in sampleEvery.
+	// firstChecked assets are read back in full, and later one in sampleEvery. Of the
+	// first ones larger than wholeCheck that the service names by their digest, which
+	// it has to compute for that, only a few places are.
 	firstChecked = 100
 	sampleEvery  = 100
+	wholeCheck   = 1 << 20
+	placeCheck   = 64 << 10
 	// settling is how long after an unclear end an asset may still appear in the
 	// service, because it works on a request whose answer nobody waits for.
 	settling = 5 * time.Second
@@ -80,13 +84,17 @@ type Job struct {
 	// Digest and Size of the content, which was verified.
 	Digest can.Digest
 	Size   int64
-	// Root is the BLAKE3 hash of the content and Outboard its tree, nil for content
-	// of one chunk group.
-	Root     [32]byte
-	Outboard []byte
+	// Root is the BLAKE3 hash of the content.
+	Root [32]byte
+	// Outboard returns the content's tree once the content was read to its end; nil
+	// for content of one chunk group.
+	Outboard func() ([]byte, error)
 	// Body is what the live record says: the metadata and the original time.
 	Body record.AssetBody
-	// Content opens the content from its start. It is called once or twice.
+	// Content opens the content from its start. It is called once or twice. A reader
+	// may wait for bytes that are still to come; it fails, and nothing is stored, when
+	// the whole turns out not to have the digest. One that is an io.ReaderAt too
+	// spares reading up to a place in the middle.
 	Content func() (io.ReadCloser, error)
 }
 
@@ -104,6 +112,7 @@ type Stats struct {
 	Ambiguous int64 // with an outcome unknown at first
 	Adopted   int64 // found in the service afterwards
 	Checked   int64 // read back in full
+	Glanced   int64 // read back in places
 	NotHeld   int64 // confirmed and not held
 	Parallel  int   // ingests that may run at once now
 }
@@ -122,7 +131,7 @@ type Ingester struct {
 	die   context.CancelFunc
 	tasks sync.WaitGroup
 
-	posted, ambiguous, adopted, checked, notHeld atomic.Int64
+	posted, ambiguous, adopted, checked, glanced, notHeld atomic.Int64
 
 	mu      sync.Mutex
 	closed  bool
@@ -210,7 +219,7 @@ func (g *Ingester) Observe(ctx context.Context, err error) { g.brk.observe(ctx, 
 func (g *Ingester) Stats() Stats {
 	return Stats{
 		Posted: g.posted.Load(), Ambiguous: g.ambiguous.Load(), Adopted: g.adopted.Load(),
-		Checked: g.checked.Load(), NotHeld: g.notHeld.Load(), Parallel: g.limit.parallel(),
+		Checked: g.checked.Load(), Glanced: g.glanced.Load(), NotHeld: g.notHeld.Load(), Parallel: g.limit.parallel(),
 	}
 }
 

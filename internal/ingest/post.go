@@ -4,22 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/cansync/cansync/can"
-	"github.com/cansync/cansync/internal/blob"
 	"github.com/cansync/cansync/internal/inventory"
 )
 
 // post sends the content. careful has the result read back in full.
 func (g *Ingester) post(ctx context.Context, job Job, careful bool) (Result, error) {
 	inv := g.cfg.Inventory
-	if len(job.Outboard) > 0 {
-		if err := inv.PutOutboard(ctx, job.Digest, job.Outboard); err != nil {
-			return Result{}, err
-		}
-	}
 	in := inventory.Intent{Digest: job.Digest, Size: job.Size, Begun: g.cfg.Now().UnixMilli(), Timestamp: job.Body.Timestamp}
 	if err := inv.Begin(ctx, in); err != nil {
 		return Result{}, err
@@ -47,11 +40,29 @@ func (g *Ingester) post(ctx context.Context, job Job, careful bool) (Result, err
 		Handle: a.Handle, Digest: job.Digest, Root: job.Root, Size: job.Size, Timestamp: a.Timestamp,
 		Flags: inventory.Ingested,
 	}
+	if err := g.keepTree(ctx, job); err != nil {
+		return g.unclear(ctx, in, fmt.Errorf("%w: %w", ErrUnknown, err))
+	}
 	item.Baseline = g.agree(ctx, a, job.Body.Metadata())
 	if err := g.put(ctx, item); err != nil {
 		return Result{}, err
 	}
 	return Result{Item: item, Created: true}, nil
+}
+
+// keepTree stores the tree of content that the service holds, before anybody is
+// told that it does.
+func (g *Ingester) keepTree(ctx context.Context, job Job) error {
+	if job.Outboard == nil {
+		return nil
+	}
+	tree, err := job.Outboard()
+	if err != nil || len(tree) == 0 {
+		return err
+	}
+	ctx, cancel := lasting(ctx)
+	defer cancel()
+	return g.cfg.Inventory.PutOutboard(ctx, job.Digest, tree)
 }
 
 // send makes the one call that may store the asset.
@@ -159,122 +170,4 @@ func (g *Ingester) forget(d can.Digest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.notes, d)
-}
-
-// confirm checks that the service holds what its answer says. Errors that are not
-// [ErrNotHeld] leave the outcome unknown.
-func (g *Ingester) confirm(ctx context.Context, job Job, a can.Asset, careful bool) error {
-	switch {
-	case a.Handle == "" || len(a.Handle) > maxHandle:
-		return fmt.Errorf("%w: unusable handle of %d bytes", ErrNotHeld, len(a.Handle))
-	case a.Size >= 0 && a.Size != job.Size && a.Size != 0, a.Corrupted:
-		return fmt.Errorf("%w: %d bytes instead of %d", ErrNotHeld, a.Size, job.Size)
-	case a.Trashed:
-		return fmt.Errorf("%w: it stays in the trash", ErrNotHeld)
-	}
-	old, known, err := g.cfg.Inventory.ByHandle(ctx, a.Handle)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	careful = careful || known && old.Digest != job.Digest
-	if careful || g.checked.Load() < firstChecked || sampled(job.Digest) {
-		sum, err := g.readBack(ctx, a.Handle, job.Size)
-		switch {
-		case errors.Is(err, can.ErrNotFound), err == nil && sum.Digest != job.Digest:
-			return fmt.Errorf("%w: read back as %s: %w", ErrNotHeld, sum.Digest, orNil(err))
-		case err != nil:
-			return fmt.Errorf("%w: %w", ErrUnknown, err)
-		}
-		g.checked.Add(1)
-		return nil
-	}
-	if a.Handle == job.Digest.String() || a.Size == job.Size && job.Size > 0 {
-		return nil
-	}
-	return g.glance(ctx, job, a.Handle)
-}
-
-func orNil(err error) error {
-	if err == nil {
-		return errors.New("other content")
-	}
-	return err
-}
-
-func sampled(d can.Digest) bool { return (int(d[0])<<8|int(d[1]))%sampleEvery == 0 }
-
-// glance asks the service about the handle, or reads a little of it.
-func (g *Ingester) glance(ctx context.Context, job Job, handle string) error {
-	if a, ok, err := g.meta(ctx, handle); ok {
-		switch {
-		case errors.Is(err, can.ErrNotFound):
-			return fmt.Errorf("%w: %w", ErrNotHeld, err)
-		case err != nil:
-			return fmt.Errorf("%w: %w", ErrUnknown, err)
-		case a.Size == job.Size:
-			return nil
-		case a.Size > 0:
-			return fmt.Errorf("%w: %d bytes instead of %d", ErrNotHeld, a.Size, job.Size)
-		}
-	}
-	n := min(job.Size, 1024)
-	got, err := g.readSome(ctx, handle, n)
-	switch {
-	case errors.Is(err, can.ErrNotFound), errors.Is(err, can.ErrTruncated):
-		return fmt.Errorf("%w: %w", ErrNotHeld, err)
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	rc, err := job.Content()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	defer func() { _ = rc.Close() }()
-	want := make([]byte, n)
-	if _, err := io.ReadFull(rc, want); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	if string(want) != string(got) {
-		return fmt.Errorf("%w: it begins with other bytes", ErrNotHeld)
-	}
-	return nil
-}
-
-func (g *Ingester) readSome(ctx context.Context, handle string, n int64) ([]byte, error) {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	rc, err := g.cfg.Service.Open(call, handle, 0, n)
-	var b []byte
-	if err == nil {
-		b, err = io.ReadAll(io.LimitReader(rc, n))
-		_ = rc.Close()
-	}
-	if err == nil && int64(len(b)) < n {
-		err = can.ErrTruncated
-	}
-	g.brk.observe(ctx, err)
-	return b, err
-}
-
-// readBack hashes what the service holds; it fails for content of another size.
-func (g *Ingester) readBack(ctx context.Context, handle string, size int64) (blob.Summary, error) {
-	call, cancel := context.WithTimeout(ctx, contentTimeout(size))
-	defer cancel()
-	rc, err := g.cfg.Service.Open(call, handle, 0, -1)
-	if err != nil {
-		g.brk.observe(ctx, err)
-		return blob.Summary{}, err
-	}
-	defer func() { _ = rc.Close() }()
-	h := blob.NewHasher(-1)
-	n, err := io.Copy(h, io.LimitReader(rc, size+1))
-	g.brk.observe(ctx, err)
-	if err != nil {
-		return blob.Summary{}, err
-	}
-	sum, err := h.Finish()
-	if err == nil && n != size {
-		sum.Digest = can.Digest{} // longer content was not read to its end
-	}
-	return sum, err
 }

@@ -51,10 +51,15 @@ func (t *Content) end(how func(sink) error) (err error) {
 // sink is where a large content goes: a stage on disk or memory.
 type sink interface {
 	have() *blob.Bitmap
+	// prefix returns how many groups are there from the start on, and readAt reads
+	// bytes of them.
+	prefix() uint64
+	readAt(p []byte, off int64) (int, error)
 	begin(run blob.Run, proof []byte) (intake, error)
 	// sync makes what came durable, hash takes the hash of the whole forward; the
 	// two may run at once. finish checks the whole and returns [ErrBadContent], or
-	// blob.ErrDamaged after which have tells what is missing.
+	// blob.ErrDamaged after which have tells what is missing; close makes durable
+	// what is not yet.
 	sync() error
 	hash() error
 	finish() error
@@ -77,10 +82,14 @@ func (d disk) begin(run blob.Run, proof []byte) (intake, error) {
 	in, err := d.s.Begin(run, proof)
 	return in, err
 }
+func (d disk) prefix() uint64 { return d.s.Prefix() }
+func (d disk) readAt(p []byte, off int64) (int, error) {
+	return d.s.ReadAt(p, off)
+}
 func (d disk) sync() error { return d.s.Sync() }
 func (d disk) hash() error { return d.s.Hash() }
 func (d disk) finish() error {
-	err := d.s.Finish()
+	err := d.s.Verify()
 	if errors.Is(err, blob.ErrContent) {
 		return fmt.Errorf("%w: %w", ErrBadContent, err)
 	}
@@ -185,6 +194,19 @@ func (s *memSink) have() *blob.Bitmap {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bits.Clone()
+}
+
+func (s *memSink) prefix() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bits.Prefix()
+}
+
+// readAt locks out those who write groups again that are there already.
+func (s *memSink) readAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return copy(p, s.data[off:]), nil
 }
 
 func (s *memSink) begin(run blob.Run, proof []byte) (intake, error) {

@@ -16,6 +16,7 @@ type download struct {
 	c      *Client
 	want   Want
 	sink   sink
+	early  *Early
 	sched  *blob.Scheduler[transport.PeerID]
 	events chan event
 	ctx    context.Context
@@ -58,10 +59,10 @@ const (
 )
 
 // download brings the sink to completion.
-func (c *Client) download(ctx context.Context, w Want, to sink, progress func(done, total int64)) error {
+func (c *Client) download(ctx context.Context, w Want, to sink, progress func(done, total int64), early *Early) error {
 	have := to.have()
 	d := &download{
-		c: c, want: w, sink: to, sched: blob.NewScheduler[transport.PeerID](have, c.cfg.Schedule),
+		c: c, want: w, sink: to, early: early, sched: blob.NewScheduler[transport.PeerID](have, c.cfg.Schedule),
 		events: make(chan event, 64), tended: make(chan tended, 2),
 		sources: make(map[transport.PeerID]*source), ready: make(map[*source]bool),
 		past: make(map[transport.PeerID]*history),
@@ -116,6 +117,7 @@ func (d *download) loop(progress func(done, total int64)) error {
 	for {
 		if done := d.done(); done != shown {
 			shown = done
+			d.early.advance()
 			progress(done, int64(d.want.Size))
 		}
 		if d.sched.Complete() {

@@ -22,6 +22,13 @@ const maxRepairs = 3
 // after which nothing is kept, [ErrNoSpace], [ErrOpen], [ErrClosed], the context's,
 // or are a [FetchError]; what was verified until then stays staged.
 func (c *Client) Large(ctx context.Context, w Want, progress func(done, total int64)) (*Content, error) {
+	return c.LargeEarly(ctx, w, progress, nil)
+}
+
+// LargeEarly is Large for a caller who begins to pass the content on while it
+// comes. early, if not nil, is called from the calling goroutine before the first
+// byte is fetched, unless all of the content is there or it is small.
+func (c *Client) LargeEarly(ctx context.Context, w Want, progress func(done, total int64), early func(*Early)) (*Content, error) {
 	if w.Size > blob.MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, w.Size)
 	}
@@ -29,11 +36,11 @@ func (c *Client) Large(ctx context.Context, w Want, progress func(done, total in
 	if err != nil {
 		return nil, err
 	}
-	t, err := c.fetchLarge(ctx, w, progress)
+	t, err := c.fetchLarge(ctx, w, progress, early)
 	return t, leave(err)
 }
 
-func (c *Client) fetchLarge(ctx context.Context, w Want, progress func(done, total int64)) (*Content, error) {
+func (c *Client) fetchLarge(ctx context.Context, w Want, progress func(done, total int64), early func(*Early)) (*Content, error) {
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
@@ -50,7 +57,7 @@ func (c *Client) fetchLarge(ctx context.Context, w Want, progress func(done, tot
 		delete(c.open, key)
 		c.mu.Unlock()
 	}
-	to, err := c.fetchTo(ctx, key, w, progress)
+	to, err := c.fetchTo(ctx, key, w, progress, early)
 	if err != nil {
 		gone()
 		return nil, err
@@ -59,7 +66,7 @@ func (c *Client) fetchLarge(ctx context.Context, w Want, progress func(done, tot
 }
 
 // fetchTo fetches a content into a sink, which is returned complete, or put away.
-func (c *Client) fetchTo(ctx context.Context, key blob.StageKey, w Want, progress func(done, total int64)) (sink, error) {
+func (c *Client) fetchTo(ctx context.Context, key blob.StageKey, w Want, progress func(done, total int64), early func(*Early)) (sink, error) {
 	if w.Size <= SmallLimit {
 		return c.fetchSmall(ctx, key, w, progress)
 	}
@@ -79,10 +86,16 @@ func (c *Client) fetchTo(ctx context.Context, key blob.StageKey, w Want, progres
 	if err != nil {
 		return nil, err
 	}
+	var e *Early
+	if early != nil && !to.have().Full() {
+		e = newEarly(to, int64(w.Size))
+		early(e)
+	}
 	for repairs := 0; ; repairs++ {
-		if err = c.download(ctx, w, to, progress); err == nil {
+		if err = c.download(ctx, w, to, progress, e); err == nil {
 			err = to.finish()
 		}
+		e.end(err) // what was read of damaged bytes must not be completed
 		if !errors.Is(err, blob.ErrDamaged) || repairs == maxRepairs {
 			break
 		}

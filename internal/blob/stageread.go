@@ -1,0 +1,37 @@
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Prefix returns how many groups are in the file before the first missing one.
+func (s *Stage) Prefix() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prefix = s.have.nextClear(s.prefix, s.have.Len())
+	return s.prefix
+}
+
+// ReadAt reads verified content before the stage is complete. All of p must lie
+// within the content and within [Stage.Prefix]; else it fails with [ErrIncomplete].
+// Bytes read are what was put, unless the disk damaged them since: [Stage.Verify]
+// and [Stage.Finish] find that out.
+func (s *Stage) ReadAt(p []byte, off int64) (int, error) {
+	end := uint64(off) + uint64(len(p))
+	if err := s.usable(); err != nil {
+		return 0, err
+	}
+	if off < 0 || end > s.size || end > s.Prefix()*GroupSize {
+		return 0, fmt.Errorf("%w: %d bytes at %d", ErrIncomplete, len(p), off)
+	}
+	n, err := s.f.ReadAt(p, off)
+	if n == len(p) || err == nil {
+		return n, nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, s.ioError("read content", err)
+}

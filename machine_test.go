@@ -31,6 +31,7 @@ type machine struct {
 	store *smemory.Store
 	node  *cansync.Node
 	level slog.Level
+	wrap  func(transport.Transport) transport.Transport
 }
 
 func newMachine(t testing.TB, net *memory.Network, name string, o cantest.Options) *machine {
@@ -51,7 +52,11 @@ func (m *machine) start() {
 	n, err := cansync.New(m.t.Context(), cansync.Config{
 		CAN: m.can, DataDir: m.dir, Store: m.store,
 		Transport: func(seed [32]byte) (transport.Transport, error) {
-			return m.net.Host(capability.DeviceFromSeed(seed).PeerID()), nil
+			var tr transport.Transport = m.net.Host(capability.DeviceFromSeed(seed).PeerID())
+			if m.wrap != nil {
+				tr = m.wrap(tr)
+			}
+			return tr, nil
 		},
 		Logger: slog.New(slog.NewTextHandler(m.t.Output(), &slog.HandlerOptions{Level: m.level})).With("node", m.name),
 	})

@@ -196,7 +196,7 @@ func (s *Service) store(got received, m can.Metadata) can.Asset {
 		s.assets[got.handle] = e
 	}
 	if !there || e.asset.Trashed {
-		e.asset.Trashed = false
+		e.asset.Trashed, e.content = false, got.content // the bytes it got, should its own have rotted
 		s.listing.Set(e)
 		s.live[e.digest]++
 		s.touch(e)

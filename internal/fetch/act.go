@@ -65,7 +65,7 @@ func (d *desk) decide(t *task, e replica.Entry, begun time.Time) (outcome, error
 				d.dropStage(t)
 				return settled(e, replica.TrashedHere), nil
 			}
-			res, err := d.bring(t, e, begun)
+			res, err := d.bring(t, e, begun, len(items) == 0)
 			if err != nil {
 				return outcome{}, err
 			}
@@ -186,8 +186,9 @@ func (d *desk) apply(t *task, e replica.Entry, item inventory.Item, begun time.T
 	return true, nil
 }
 
-// bring fetches the content and has it ingested.
-func (d *desk) bring(t *task, e replica.Entry, begun time.Time) (ingest.Result, error) {
+// bring fetches the content and has it ingested. fresh says that the service never
+// held it.
+func (d *desk) bring(t *task, e replica.Entry, begun time.Time, fresh bool) (ingest.Result, error) {
 	if f := d.f.cfg.Unread; f != nil && f(int64(e.Body.Size)) {
 		return ingest.Result{}, errUnread
 	}
@@ -198,7 +199,7 @@ func (d *desk) bring(t *task, e replica.Entry, begun time.Time) (ingest.Result, 
 	job := ingest.Job{Digest: t.asset, Size: int64(e.Body.Size), Root: e.Body.Root, Body: e.Body}
 	var res ingest.Result
 	if e.Body.Size > transfer.SmallLimit {
-		res, err = d.bringLarge(t, e, job)
+		res, err = d.bringLarge(t, e, job, fresh)
 	} else {
 		res, err = d.bringSmall(t, e, job)
 	}

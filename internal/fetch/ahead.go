@@ -28,6 +28,7 @@ type ahead struct {
 	f   *Fetcher
 	ctx context.Context
 	job ingest.Job
+	off bool
 
 	early   Early
 	from    int64 // bytes that were there before
@@ -40,7 +41,7 @@ type ahead struct {
 
 // offer takes the content in hand.
 func (a *ahead) offer(e Early) {
-	if a.job.Size >= aheadMin {
+	if a.job.Size >= aheadMin && !a.off {
 		a.early = e
 	}
 }

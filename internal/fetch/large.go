@@ -10,8 +10,9 @@ import (
 )
 
 // bringLarge fetches a content into a stage and has it ingested from there, the
-// beginning of it while the rest still comes.
-func (d *desk) bringLarge(t *task, e replica.Entry, job ingest.Job) (ingest.Result, error) {
+// beginning of it while the rest still comes. What the service held before waits: a
+// damaged asset makes way only for content that is there.
+func (d *desk) bringLarge(t *task, e replica.Entry, job ingest.Job, fresh bool) (ingest.Result, error) {
 	row, _, err := d.lib.Work(t.ctx, t.asset)
 	if err != nil {
 		return ingest.Result{}, err
@@ -23,7 +24,7 @@ func (d *desk) bringLarge(t *task, e replica.Entry, job ingest.Job) (ingest.Resu
 	defer release()
 	d.begin(t, job.Size)
 	began := false
-	ahead := ahead{f: d.f, ctx: t.ctx, job: job}
+	ahead := ahead{f: d.f, ctx: t.ctx, job: job, off: !fresh}
 	content, err := d.f.cfg.Source.Large(t.ctx, d.want(t, e), func(done, total int64) {
 		d.advance(t, done, total)
 		if !began && done > 0 {

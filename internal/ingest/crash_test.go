@@ -195,6 +195,10 @@ func crashAt(t *testing.T, o cantest.Options, at int, lost, late bool, sent *int
 	return died
 }
 
+func (c mortalClient) Trash(ctx context.Context, h string) error {
+	return tryErr(c.m, func() error { return c.Service.Trash(ctx, h) })
+}
+
 // TestManyAmbiguousIngestsAtOnce is two thousand assets of which a tenth get no
 // clear answer, in a service that makes a new asset of each ingest.
 func TestManyAmbiguousIngestsAtOnce(t *testing.T) {

@@ -138,16 +138,19 @@ func (s *lyingStream) Write(p []byte) (int, error) {
 // TestOnlyTheLiarIsLeftAlone is S-10 between whole nodes: of two members that hold
 // the same contents one sends wrong bytes.
 func TestOnlyTheLiarIsLeftAlone(t *testing.T) {
-	for _, size := range []int64{20_000, 1 << 20} {
+	for _, c := range []struct {
+		count uint64
+		size  int64
+	}{{24, 20_000}, {6, 1 << 20}} {
 		synctest.Test(t, func(t *testing.T) {
 			net := memory.NewNetwork(memory.Options{})
 			var lying *liar
 			a := newMachine(t, net, "a", cantest.Options{})
 			b := newMachine(t, net, "b", cantest.Options{})
-			c := newMachine(t, net, "c", cantest.Options{})
+			to := newMachine(t, net, "c", cantest.Options{})
 			var all []can.Digest
-			for seed := range uint64(24) {
-				all = append(all, a.add(seed, size))
+			for seed := range c.count {
+				all = append(all, a.add(seed, c.size))
 			}
 			id := a.share(cansync.Filter{}, b)
 			eventually(t, "b has all", func() bool { return b.svc.Len() == len(all) })
@@ -159,21 +162,21 @@ func TestOnlyTheLiarIsLeftAlone(t *testing.T) {
 			}
 			b.start()
 			eventually(t, "b is back", func() bool { return len(peersOf(b, id)) == 1 })
-			events := c.watch(t)
-			c.join(a.lib(id))
-			eventually(t, "c has all", func() bool { return c.svc.Len() == len(all) })
+			events := to.watch(t)
+			to.join(a.lib(id))
+			eventually(t, "c has all", func() bool { return to.svc.Len() == len(all) })
 			for _, d := range all {
-				require.True(t, c.holds(d), "and nothing else")
+				require.True(t, to.holds(d), "and nothing else")
 			}
 			require.Positive(t, lying.lies.Load())
 			require.Equal(t, map[transport.PeerID]bool{b.node.PeerID(): true}, events.liars())
-			peers := peersOf(c, id)
+			peers := peersOf(to, id)
 			require.Len(t, peers, 1)
 			require.Equal(t, a.node.PeerID(), peers[0].Peer)
 			require.Len(t, peersOf(a, id), 2, "a has no quarrel with b")
 			a.close()
 			b.close()
-			c.close()
+			to.close()
 		})
 	}
 }

@@ -129,8 +129,9 @@ func (o HTTPOptions) validate() error {
 //
 // Calls that may be repeated are, a few times and within their deadline; an
 // ingest and a metadata update never are. Redirects are followed for reads and
-// within the origin of the base URL only. Answers are bounded: 16 MiB for a page
-// of a listing, 1 MiB for other JSON.
+// within the origin of the base URL only. Answers are bounded: 8 MiB for a page of
+// a listing, which is asked for again with fewer assets when it is longer, 1 MiB for
+// other JSON.
 type HTTPClient struct {
 	base  *url.URL
 	opts  HTTPOptions
@@ -145,6 +146,7 @@ type HTTPClient struct {
 
 	meta, update, trash, events, changes ability
 	noRanges                             flag
+	pages                                pageLimit
 }
 
 var (

@@ -12,9 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
-	"github.com/stretchr/testify/require"
 )
 
 func TestMissingCallsAreRememberedAndProbedAgain(t *testing.T) {

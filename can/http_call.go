@@ -166,7 +166,7 @@ func readAll(r io.Reader, length, limit int64) ([]byte, error) {
 		n, err := r.Read(p[len(p):cap(p)])
 		p = p[:len(p)+n]
 		if total += int64(n); total > limit {
-			return nil, fmt.Errorf("%w: answer longer than %d bytes", ErrInvalid, limit)
+			return nil, fmt.Errorf("%w: %w: more than %d bytes", ErrInvalid, errLong, limit)
 		}
 		switch {
 		case err == io.EOF && pieces == nil:

@@ -13,9 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
-	"github.com/stretchr/testify/require"
 )
 
 // C-01: waits are bounded whatever the service asks for, attempts are few.

@@ -17,14 +17,11 @@ func (c *HTTPClient) List(ctx context.Context, opts ListOptions) (Page, error) {
 	if opts.Order == Oldest {
 		q.Set("order", "asc")
 	}
-	if opts.Limit > 0 {
-		q.Set("limit", strconv.Itoa(opts.Limit))
-	}
 	if opts.Offset > 0 {
 		q.Set("offset", strconv.Itoa(opts.Offset))
 	}
 	r := &request{op: "list", method: http.MethodGet, path: []string{"list"}, query: q, accept: "application/json"}
-	p, err := c.callPage(ctx, r)
+	p, err := c.callFitting(ctx, r, opts.Limit)
 	if err != nil {
 		return Page{}, err
 	}
@@ -39,13 +36,10 @@ func (c *HTTPClient) Changes(ctx context.Context, cursor string, limit int) (Cha
 		op: "changes", method: http.MethodGet, path: []string{"list"},
 		query: url.Values{"changed_since": {cursor}}, accept: "application/json",
 	}
-	if limit > 0 {
-		r.query.Set("limit", strconv.Itoa(limit))
-	}
 	if c.changes.missing(c.opts.Now()) {
 		return ChangePage{}, c.wrap(r, ErrUnsupported)
 	}
-	p, err := c.callPage(ctx, r)
+	p, err := c.callFitting(ctx, r, limit)
 	var e *Error
 	if errors.As(err, &e) {
 		// A service that checks its parameters may refuse the one it does not know.

@@ -11,10 +11,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cansync/cansync/can"
-	"github.com/cansync/cansync/can/cantest"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/can/cantest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,12 +1,15 @@
 package ingest
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
 	"github.com/cansync/cansync/internal/inventory"
 )
@@ -34,5 +37,28 @@ func TestAServiceIsGivenTimeAfterARestart(t *testing.T) {
 		require.False(t, w.settle(1).Created)
 		require.Equal(t, 1, w.svc.Len())
 		require.Zero(t, w.intents())
+	})
+}
+
+// TestASearchThroughLongPages: the asset is found although a page of what is listed
+// around it is longer than the HTTP client reads.
+func TestASearchThroughLongPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, cantest.Options{Rule: cantest.HashRandom})
+		defer w.close()
+		w.stop()
+		c, err := can.NewHTTPClient("http://can.test", can.HTTPOptions{Transport: w.svc.RoundTripper()})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, c.Close()) }()
+		w.start(c)
+		lost := w.svc.Inject(cantest.Fault{Route: cantest.RouteIngest, Times: 1, Action: cantest.Action{Kind: cantest.ActAnswerLost}})
+		for n := range 120 {
+			w.svc.Add(fmt.Append(nil, n), can.Metadata{Description: strings.Repeat("d", 100<<10)})
+		}
+		res := w.settle(1)
+		require.Equal(t, 1, lost.Fired())
+		require.False(t, res.Created)
+		require.Equal(t, 1, w.svc.Posts()[job(1).Digest])
+		require.EqualValues(t, 1, w.g.Stats().Adopted)
 	})
 }

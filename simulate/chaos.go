@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -22,17 +23,38 @@ const maxTroubles = 4
 
 // Chaos takes the given number of steps. Each adds, edits or trashes assets on some
 // peer or begins a fault of a kind in [Options.Faults], and lets some time pass:
-// seconds mostly, at times minutes, rarely hours. Faults last for a while; those
-// that still do when it returns are ended by [World.Settle].
+// seconds mostly, at times minutes, rarely hours. Faults last for a while, up to six
+// hours; those that still do when it returns are ended by [World.Settle].
 func (w *World) Chaos(steps int) {
-	for range steps {
+	first := len(w.order)
+	w.batch = 4
+	if w.o.Assets > 0 {
+		w.batch = max(1, 4*w.o.Assets/steps) // nearly half of the steps add half of it on average
+	}
+	for i := range steps {
+		if i == steps-1 {
+			for len(w.order)-first < w.o.Assets {
+				w.addSomething(w.peers[w.rng.IntN(len(w.peers))])
+			}
+		}
 		if len(w.o.Faults) > 0 && w.rng.IntN(3) == 0 {
-			w.breakSomething(w.o.Faults[w.rng.IntN(len(w.o.Faults))])
+			w.breakSomething(w.draw())
 		} else {
 			w.use()
 		}
 		w.pass(w.pause())
 	}
+}
+
+// draw draws a kind of fault, each as often as the others.
+func (w *World) draw() Fault {
+	if len(w.deck) == 0 {
+		w.deck = slices.Clone(w.o.Faults)
+		w.rng.Shuffle(len(w.deck), func(i, j int) { w.deck[i], w.deck[j] = w.deck[j], w.deck[i] })
+	}
+	kind := w.deck[0]
+	w.deck = w.deck[1:]
+	return kind
 }
 
 // pass lets time pass and ends the faults whose time comes.
@@ -54,16 +76,23 @@ func (w *World) pass(d time.Duration) {
 }
 
 func (w *World) pause() time.Duration {
-	switch r := w.rng.IntN(100); {
-	case r < 60:
+	switch r := w.rng.IntN(1000); {
+	case r < 600:
 		return w.upTo(5 * time.Second)
-	case r < 95:
+	case r < 950:
 		return w.upTo(time.Minute)
-	case r < 99:
+	case r < 996:
 		return w.upTo(10 * time.Minute)
 	default:
-		return w.upTo(3 * time.Hour)
+		return w.upTo(6 * time.Hour)
 	}
+}
+
+// spread draws a duration from a second to six hours, as likely below ten seconds
+// as between one hour and six.
+func (w *World) spread() time.Duration {
+	const least, most = time.Second, 6 * time.Hour
+	return time.Duration(float64(least) * math.Pow(float64(most/least), w.rng.Float64()))
 }
 
 func (w *World) upTo(d time.Duration) time.Duration { return 1 + time.Duration(w.rng.Int64N(int64(d))) }
@@ -89,7 +118,7 @@ func (w *World) use() {
 	p := w.peers[w.rng.IntN(len(w.peers))]
 	switch r := w.rng.IntN(20); {
 	case r < 13 || len(w.order) == 0:
-		for range 1 + w.rng.IntN(4) {
+		for range 1 + w.rng.IntN(w.batch) {
 			w.addSomething(p)
 		}
 	case r < 18:
@@ -155,6 +184,9 @@ func (w *World) breakSomething(kind Fault) {
 		if kind != ServiceErrors && w.rng.IntN(20) == 0 {
 			d = w.upTo(6 * time.Hour)
 		}
+		if kind == Split {
+			d = w.spread()
+		}
 		w.active = append(w.active, &trouble{kind: kind, until: time.Now().Add(d), end: end})
 	}
 	p := w.somePeer(up)
@@ -199,8 +231,17 @@ func (w *World) breakSomething(kind Fault) {
 			Latency: 5*time.Millisecond + w.upTo(300*time.Millisecond), Bandwidth: 2_000 + w.rng.Int64N(1_000_000),
 		})
 		last(func() { w.Mend(p, other) })
-	case Loss:
-		w.SetLink(p, other, memory.Link{Loss: 0.01 + 0.1*w.rng.Float64(), Latency: w.o.Link.Latency, Bandwidth: w.o.Link.Bandwidth})
+	case Loss, Reorder, Duplicate:
+		l, part := w.o.Link, 0.01+0.1*w.rng.Float64()
+		switch kind {
+		case Loss:
+			l.Loss = part
+		case Duplicate:
+			l.Duplicate = part
+		default:
+			l.Jitter = w.upTo(300 * time.Millisecond)
+		}
+		w.SetLink(p, other, l)
 		last(func() { w.Mend(p, other) })
 	}
 }
@@ -265,9 +306,7 @@ func (w *World) calm() {
 		for _, b := range w.peers[i+1:] {
 			w.OneWay(a, b, false)
 			w.OneWay(b, a, false)
-			if w.net.Link(a.id, b.id) != w.o.Link {
-				w.Mend(a, b)
-			}
+			w.Mend(a, b)
 		}
 	}
 	for _, p := range w.peers {

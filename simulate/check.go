@@ -123,10 +123,11 @@ func (w *World) disagreements() (wrong []string) {
 	if len(wrong) > 0 || len(all) == 0 {
 		return wrong
 	}
-	reference := w.compare(all, say)
+	held := make(holdings)
+	reference := w.compare(all, held, say)
 	for _, l := range all {
 		if l.mode == cansync.Sync || l.mode == cansync.ReceiveOnly {
-			w.present(l, reference, say)
+			w.present(l, reference, held.of(l.p), say)
 		}
 	}
 	return wrong
@@ -153,7 +154,7 @@ func (w *World) listings(say func(*Peer, string, ...any)) (all []listing) {
 
 // compare holds the listings against each other and against what was put in. It
 // returns the library as the peers see it that see all of it.
-func (w *World) compare(all []listing, say func(*Peer, string, ...any)) map[can.Digest]cansync.Asset {
+func (w *World) compare(all []listing, held holdings, say func(*Peer, string, ...any)) map[can.Digest]cansync.Asset {
 	reference := make(map[can.Digest]cansync.Asset)
 	for _, l := range all {
 		for d, a := range l.assets {
@@ -174,7 +175,7 @@ func (w *World) compare(all []listing, say func(*Peer, string, ...any)) map[can.
 		}
 	}
 	for d := range w.assets {
-		if w.announced(d) {
+		if w.announced(d, held) {
 			if _, ok := reference[d]; !ok {
 				say(w.peers[0], "and all others lost %s", d)
 			}
@@ -191,10 +192,20 @@ func (w *World) compare(all []listing, say func(*Peer, string, ...any)) map[can.
 	return reference
 }
 
+// holdings is what the services of peers hold, asked once.
+type holdings map[*Peer]map[can.Digest][]can.Asset
+
+func (h holdings) of(p *Peer) map[can.Digest][]can.Asset {
+	if _, ok := h[p]; !ok {
+		h[p] = p.held()
+	}
+	return h[p]
+}
+
 // announced reports whether a content must be in the library: it always matched the
 // filter, nobody trashed it, and a member that announces, with a clock to be
 // trusted, has it from its own user.
-func (w *World) announced(d can.Digest) bool {
+func (w *World) announced(d can.Digest, held holdings) bool {
 	a := w.assets[d]
 	if a.out || len(a.trashed) > 0 {
 		return false
@@ -207,7 +218,7 @@ func (w *World) announced(d can.Digest) bool {
 		if m := l.Mode(); m != cansync.Sync && m != cansync.AnnounceOnly || !l.View().IsZero() {
 			continue
 		}
-		if len(p.held()[d]) > 0 {
+		if len(held.of(p)[d]) > 0 {
 			return true
 		}
 	}
@@ -216,8 +227,7 @@ func (w *World) announced(d can.Digest) bool {
 
 // present checks that a peer's service holds what its library lists, as the
 // library has it.
-func (w *World) present(l listing, reference map[can.Digest]cansync.Asset, say func(*Peer, string, ...any)) {
-	held := l.p.held()
+func (w *World) present(l listing, reference map[can.Digest]cansync.Asset, held map[can.Digest][]can.Asset, say func(*Peer, string, ...any)) {
 	exact := l.p.opts.Lacks&cantest.FeatureUpdate == 0 && len(l.p.opts.Echo) == 0
 	for d := range l.assets {
 		known := w.assets[d]

@@ -26,6 +26,12 @@ const (
 	Slow Fault = "slow"
 	// Loss: a link resets streams at random; each reset counts.
 	Loss Fault = "loss"
+	// Reorder: what is sent over a link is delayed at random, so that streams
+	// overtake one another; each time that something was overtaken counts.
+	Reorder Fault = "reorder"
+	// Duplicate: a link delivers what it reports as lost, so that it is sent twice;
+	// each such write counts.
+	Duplicate Fault = "duplicate"
 	// Crash: a node loses power, with what its store had not committed.
 	Crash Fault = "crash"
 	// Restart: a node is closed and started again.
@@ -44,7 +50,9 @@ const (
 
 // AllFaults returns every kind.
 func AllFaults() []Fault {
-	return []Fault{Split, OneWay, Flap, Slow, Loss, Crash, Restart, ServiceDown, ServiceErrors, EventsLost, ClockJump}
+	return []Fault{
+		Split, OneWay, Flap, Slow, Loss, Reorder, Duplicate, Crash, Restart, ServiceDown, ServiceErrors, EventsLost, ClockJump,
+	}
 }
 
 // serviceFaults draws how a service fails. Each ends by itself or when it is

@@ -2,31 +2,181 @@ package simulate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 
+	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/transport"
 	"github.com/cansync/cansync/transport/memory"
 )
 
-// network is the in-memory network with what it lacks: paths that lead one way,
+// Network connects the peers of a world, which it knows by their numbers. The
+// goroutine that runs the world's function calls its methods; the nodes call the
+// transports that it makes.
+type Network interface {
+	// Transport makes the transport of a peer's node that starts, with the identity
+	// of the seed. The peer's earlier one was closed or crashed by then.
+	Transport(peer int, seed [32]byte) (transport.Transport, error)
+	// SetLink sets the link between two peers, in both directions, whether they are
+	// up or not. Before, it is a perfect one.
+	SetLink(a, b int, l memory.Link)
+	// Traffic counts what one peer sent to another since the start, where Writes,
+	// Lost, Doubled and Overtaken may count packets instead of calls.
+	Traffic(from, to int) memory.Traffic
+	// Crash takes a peer off the network without a word to the others.
+	Crash(peer int)
+	// Close ends the network; no transport is open any more.
+	Close() error
+}
+
+// inMemory is a [Network] within the process.
+type inMemory struct {
+	net *memory.Network
+	ids map[int]transport.PeerID
+	set map[[2]int]memory.Link // links of peers that have no id yet
+}
+
+func newInMemory(o memory.Options) *inMemory {
+	return &inMemory{net: memory.NewNetwork(o), ids: make(map[int]transport.PeerID), set: make(map[[2]int]memory.Link)}
+}
+
+// Transport implements [Network].
+func (m *inMemory) Transport(peer int, seed [32]byte) (transport.Transport, error) {
+	id := capability.DeviceFromSeed(seed).PeerID()
+	_, known := m.ids[peer]
+	m.ids[peer] = id
+	if !known {
+		for k, l := range m.set {
+			if k[0] == peer || k[1] == peer {
+				m.SetLink(k[0], k[1], l)
+			}
+		}
+	}
+	return m.net.Host(id), nil
+}
+
+// SetLink implements [Network].
+func (m *inMemory) SetLink(a, b int, l memory.Link) {
+	m.set[couple(a, b)] = l
+	x, ok := m.ids[a]
+	y, also := m.ids[b]
+	if ok && also {
+		m.net.SetLink(x, y, l)
+	}
+}
+
+// Traffic implements [Network].
+func (m *inMemory) Traffic(from, to int) memory.Traffic { return m.net.Traffic(m.ids[from], m.ids[to]) }
+
+// Crash implements [Network].
+func (m *inMemory) Crash(peer int) { m.net.Crash(m.ids[peer]) }
+
+// Close implements [Network].
+func (m *inMemory) Close() error { return nil }
+
+// network is a [Network] with what it lacks: partitions, paths that lead one way,
 // and counts of what faults did.
 type network struct {
-	*memory.Network
+	Network
 	counts *counters
+	base   memory.Link
+	group  map[int]int            // by number; in no group is group 0
+	flaws  map[[2]int]memory.Link // of couples
+	before map[[2]int]memory.Traffic
+	broken map[[2]int]bool // flapping
 
 	mu     sync.Mutex
 	oneWay map[[2]transport.PeerID]bool // who can't dial whom
-	flawed map[[2]transport.PeerID]memory.Link
 }
 
-func newNetwork(o memory.Options, c *counters) *network {
+func newNetwork(n Network, base memory.Link, c *counters) *network {
 	return &network{
-		Network: memory.NewNetwork(o), counts: c,
-		oneWay: make(map[[2]transport.PeerID]bool), flawed: make(map[[2]transport.PeerID]memory.Link),
+		Network: n, counts: c, base: base, group: make(map[int]int),
+		flaws: make(map[[2]int]memory.Link), before: make(map[[2]int]memory.Traffic), broken: make(map[[2]int]bool),
+		oneWay: make(map[[2]transport.PeerID]bool),
 	}
+}
+
+// couple is two numbers in ascending order.
+func couple(a, b int) [2]int { return [2]int{min(a, b), max(a, b)} }
+
+// link is how two peers are connected now.
+func (n *network) link(a, b int) memory.Link {
+	l, ok := n.flaws[couple(a, b)]
+	if !ok {
+		l = n.base
+	}
+	l.Down = l.Down || n.group[a] != n.group[b] || n.broken[couple(a, b)]
+	return l
+}
+
+func (n *network) apply(a, b int) { n.SetLink(a, b, n.link(a, b)) }
+
+// partition puts peers into groups; peers is how many there are.
+func (n *network) partition(peers int, groups map[int]int) {
+	n.group = groups
+	for a := range peers {
+		for b := range a {
+			n.apply(a, b)
+		}
+	}
+}
+
+// flaw sets a link that counts as a fault until mend.
+func (n *network) flaw(a, b int, l memory.Link) {
+	n.mend(a, b)
+	n.flaws[couple(a, b)] = l
+	n.before[couple(a, b)] = n.both(a, b)
+	n.apply(a, b)
+}
+
+func (n *network) mend(a, b int) {
+	n.collect(a, b)
+	delete(n.flaws, couple(a, b))
+	n.apply(a, b)
+}
+
+func (n *network) both(a, b int) memory.Traffic {
+	t, u := n.Traffic(a, b), n.Traffic(b, a)
+	return memory.Traffic{
+		Writes: t.Writes + u.Writes, Lost: t.Lost + u.Lost, Doubled: t.Doubled + u.Doubled, Overtaken: t.Overtaken + u.Overtaken,
+	}
+}
+
+// collect counts what became of the traffic over a flawed link since the last time.
+func (n *network) collect(a, b int) {
+	l, ok := n.flaws[couple(a, b)]
+	if !ok {
+		return
+	}
+	was, now := n.before[couple(a, b)], n.both(a, b)
+	n.before[couple(a, b)] = now
+	for kind, c := range map[Fault]struct {
+		set bool
+		n   uint64
+	}{
+		Slow:      {l.Latency > 0, now.Writes - was.Writes},
+		Loss:      {l.Loss > 0, now.Lost - was.Lost},
+		Reorder:   {l.Jitter > 0, now.Overtaken - was.Overtaken},
+		Duplicate: {l.Duplicate > 0, now.Doubled - was.Doubled},
+	} {
+		if c.set {
+			n.counts.add(kind, int(c.n))
+		}
+	}
+}
+
+func (n *network) collectAll() {
+	for k := range n.flaws {
+		n.collect(k[0], k[1])
+	}
+}
+
+// close ends the network and the counting.
+func (n *network) close() error {
+	n.collectAll()
+	return n.Close()
 }
 
 func (n *network) setOneWay(from, to transport.PeerID, blocked bool) {
@@ -45,90 +195,49 @@ func (n *network) blocked(from, to transport.PeerID) bool {
 	return n.oneWay[[2]transport.PeerID{from, to}]
 }
 
-// flaw sets a link that counts as a fault until mend.
-func (n *network) flaw(a, b transport.PeerID, l memory.Link) {
-	n.mu.Lock()
-	n.flawed[pair(a, b)] = l
-	n.mu.Unlock()
-	n.SetLink(a, b, l)
-}
-
-func (n *network) mend(a, b transport.PeerID, l memory.Link) {
-	n.mu.Lock()
-	delete(n.flawed, pair(a, b))
-	n.mu.Unlock()
-	n.SetLink(a, b, l)
-}
-
-// wrote counts what a write met on its way.
-func (n *network) wrote(a, b transport.PeerID, err error) {
-	n.mu.Lock()
-	l := n.flawed[pair(a, b)]
-	n.mu.Unlock()
-	switch {
-	case l.Loss > 0 && errors.Is(err, transport.ErrReset):
-		n.counts.add(Loss, 1)
-	case l.Latency > 0 && err == nil:
-		n.counts.add(Slow, 1)
+// host makes the transport of a peer.
+func (n *network) host(peer int, seed [32]byte) (*host, error) {
+	t, err := n.Transport(peer, seed)
+	if err != nil {
+		return nil, err
 	}
+	return &host{Transport: t, net: n}, nil
 }
 
-func pair(a, b transport.PeerID) [2]transport.PeerID {
-	if slices.Compare(a[:], b[:]) > 0 {
-		a, b = b, a
-	}
-	return [2]transport.PeerID{a, b}
-}
-
-// host is a place in the network.
+// host is a transport that can't dial everybody.
 type host struct {
-	*memory.Host
+	transport.Transport
 	net *network
 }
 
-var (
-	_ transport.Transport = (*host)(nil)
-	_ transport.Discovery = (*host)(nil)
-)
-
-func (n *network) host(id transport.PeerID) *host { return &host{Host: n.Host(id), net: n} }
-
-// Open implements transport.Transport.
+// Open implements [transport.Transport].
 func (h *host) Open(ctx context.Context, p transport.PeerInfo, protocol string, o transport.OpenOptions) (transport.Stream, error) {
 	if h.net.blocked(h.ID(), p.ID) && !h.connected(p.ID) {
 		h.net.counts.add(OneWay, 1)
 		return nil, fmt.Errorf("simulate: no way out: %w", transport.ErrUnreachable)
 	}
-	s, err := h.Host.Open(ctx, p, protocol, o)
-	if err != nil {
-		return nil, err
-	}
-	return &stream{Stream: s, h: h, peer: p.ID}, nil
+	return h.Transport.Open(ctx, p, protocol, o)
 }
 
 func (h *host) connected(id transport.PeerID) bool {
 	return slices.ContainsFunc(h.Peers(), func(p transport.Peer) bool { return p.ID == id })
 }
 
-// Handle implements transport.Transport.
-func (h *host) Handle(protocol string, fn func(transport.Stream)) {
-	if fn == nil {
-		h.Host.Handle(protocol, nil)
-		return
+// finder is a host whose transport finds peers by a key.
+type finder struct {
+	*host
+	transport.Discovery
+}
+
+// whole returns the host with all that its transport can do.
+func (h *host) whole() transport.Transport {
+	if d, ok := h.Transport.(transport.Discovery); ok {
+		return finder{h, d}
 	}
-	h.Host.Handle(protocol, func(s transport.Stream) { fn(&stream{Stream: s, h: h, peer: s.Peer()}) })
+	return h
 }
 
-// stream tells the network what its writes met.
-type stream struct {
-	transport.Stream
-	h    *host
-	peer transport.PeerID
-}
-
-// Write implements transport.Stream.
-func (s *stream) Write(b []byte) (int, error) {
-	n, err := s.Stream.Write(b)
-	s.h.net.wrote(s.h.ID(), s.peer, err)
-	return n, err
-}
+var (
+	_ transport.Transport = (*host)(nil)
+	_ transport.Discovery = finder{}
+)

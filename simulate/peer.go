@@ -14,7 +14,6 @@ import (
 	"github.com/cansync/cansync"
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
-	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/store/storetest"
 	"github.com/cansync/cansync/transport"
@@ -34,6 +33,7 @@ type Peer struct {
 	start int // starts so far
 
 	id     transport.PeerID
+	host   *host // nil while the node is down
 	node   *cansync.Node
 	client can.Client
 	joined bool
@@ -115,8 +115,12 @@ func (p *Peer) Start() {
 	cfg := cansync.Config{
 		CAN: p.client, DataDir: p.dir, Store: p.store, Now: p.Now, Rand: newEntropy(w.seed, p.index, p.start),
 		Transport: func(seed [32]byte) (transport.Transport, error) {
-			p.id = capability.DeviceFromSeed(seed).PeerID()
-			return w.net.host(p.id), nil
+			h, err := w.net.host(p.index, seed)
+			if err != nil {
+				return nil, err
+			}
+			p.id, p.host = h.ID(), h
+			return h.whole(), nil
 		},
 	}
 	if w.o.Logger != nil {
@@ -164,7 +168,7 @@ func (p *Peer) Crash(k int) {
 		p.w.Sleep(time.Second)
 	}
 	up := p.store.Crash()
-	p.w.net.Crash(p.id)
+	p.w.net.Crash(p.index)
 	// What remains of the process can't reach its store or its peers any more; its
 	// complaints are of no interest.
 	if err := p.node.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
@@ -176,7 +180,7 @@ func (p *Peer) Crash(k int) {
 }
 
 func (p *Peer) down() {
-	p.node = nil
+	p.node, p.host = nil, nil
 	if c, ok := p.client.(io.Closer); ok && p.client != can.Client(p.svc) {
 		require.NoError(p.w.t, c.Close(), "close of the client of peer %d", p.index)
 	}

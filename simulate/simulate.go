@@ -37,6 +37,13 @@ type Options struct {
 	Policy cansync.DeletePolicy
 	// Link is how peers are connected while nothing is broken.
 	Link memory.Link
+	// Network makes what connects the peers of a world from a seed; nil means a
+	// network in memory. The kinds of faults below have the effects that it gives
+	// them.
+	Network func(seed uint64) Network
+	// Assets is about how many contents each [World.Chaos] adds in all; 0 means what
+	// comes of a few in some of its steps.
+	Assets int
 	// Faults are the kinds that [World.Chaos] draws from; nil means all, an empty
 	// slice none. Run fails if one of them never had an effect. Faults that a test
 	// injects by hand may be listed too.

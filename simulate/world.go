@@ -24,12 +24,15 @@ type World struct {
 	o      Options
 	rng    *rand.Rand
 	net    *network
+	memory *memory.Network // nil when the test has a network of its own
 	peers  []*Peer
 	lib    cansync.LibraryID
 	counts *counters
 	assets map[can.Digest]*asset
 	order  []can.Digest // keys of assets, oldest first
 	active []*trouble
+	batch  int     // of how many contents users add less than
+	deck   []Fault // what chaos draws from before it repeats itself
 }
 
 func newWorld(t *testing.T, seed uint64, o Options, total *counters) *World {
@@ -37,7 +40,14 @@ func newWorld(t *testing.T, seed uint64, o Options, total *counters) *World {
 		t: t, seed: seed, o: o, rng: rand.New(rand.NewPCG(seed, 0x73696d)), counts: &counters{up: total},
 		assets: make(map[can.Digest]*asset),
 	}
-	w.net = newNetwork(memory.Options{Seed: w.rng.Uint64(), Link: o.Link}, w.counts)
+	var net Network
+	if o.Network != nil {
+		net = o.Network(w.rng.Uint64())
+	} else {
+		m := newInMemory(memory.Options{Seed: w.rng.Uint64(), Link: o.Link})
+		net, w.memory = m, m.net
+	}
+	w.net = newNetwork(net, o.Link, w.counts)
 	return w
 }
 
@@ -72,6 +82,9 @@ func (w *World) close() {
 			w.t.Errorf("close of the service of peer %d: %v", p.index, err)
 		}
 	}
+	if err := w.net.close(); err != nil {
+		w.t.Errorf("close of the network: %v", err)
+	}
 }
 
 // T is the world's test.
@@ -93,11 +106,15 @@ func (w *World) Peer(i int) *Peer { return w.peers[i] }
 // LibraryID is the id of the library that the peers share.
 func (w *World) LibraryID() cansync.LibraryID { return w.lib }
 
-// Network is the network between the peers, for what World has no method for.
-func (w *World) Network() *memory.Network { return w.net.Network }
+// Network is the network between the peers, for what World has no method for, or nil
+// when [Options.Network] made another.
+func (w *World) Network() *memory.Network { return w.memory }
 
 // Counts returns how often each kind of fault had an effect in this world.
-func (w *World) Counts() map[Fault]int { return w.counts.all() }
+func (w *World) Counts() map[Fault]int {
+	w.net.collectAll()
+	return w.counts.all()
+}
 
 // AddPeer adds a machine and starts its node, which redeems a ticket that a running
 // member makes. The new peer need not reach it yet.
@@ -117,6 +134,9 @@ func (w *World) AddPeer() *Peer {
 		return err == nil
 	})
 	p := newPeer(w, len(w.peers))
+	for _, o := range w.peers {
+		w.net.apply(p.index, o.index)
+	}
 	w.peers = append(w.peers, p)
 	p.Start()
 	_, err := p.node.Join(w.t.Context(), tk)
@@ -141,7 +161,9 @@ func (w *World) Eventually(what string, within time.Duration, ok func() bool) {
 }
 
 func (w *World) until(within time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(within); ; w.Sleep(500 * time.Millisecond) {
+	// A look costs much more than the time that it is about: the later, the rarer.
+	began := time.Now()
+	for end := began.Add(within); ; w.Sleep(max(500*time.Millisecond, min(time.Since(began)/10, time.Until(end)))) {
 		synctest.Wait()
 		if ok() {
 			return true
@@ -155,50 +177,48 @@ func (w *World) until(within time.Duration, ok func() bool) bool {
 // Partition splits the network: peers in different groups can't reach each other,
 // and peers in no group form one more. It replaces an earlier partition.
 func (w *World) Partition(groups ...[]*Peer) {
-	side := make(map[transport.PeerID]int)
-	ids := make([][]transport.PeerID, len(groups))
+	side, number := make(map[transport.PeerID]int), make(map[int]int)
 	for i, g := range groups {
 		for _, p := range g {
-			ids[i] = append(ids[i], p.id)
-			side[p.id] = i + 1
+			side[p.id], number[p.index] = i+1, i+1
 		}
 	}
 	w.counts.add(Split, w.connections(func(a, b transport.PeerID) bool { return side[a] != side[b] }))
-	w.net.Partition(ids...)
+	w.net.partition(len(w.peers), number)
 }
 
 // Heal ends a partition.
-func (w *World) Heal() { w.net.Heal() }
+func (w *World) Heal() { w.net.partition(len(w.peers), make(map[int]int)) }
 
 // OneWay keeps one peer from dialling another, or no longer. A connection that
 // stands is broken.
 func (w *World) OneWay(from, to *Peer, blocked bool) {
 	w.net.setOneWay(from.id, to.id, blocked)
-	if blocked {
-		w.net.Disconnect(from.id, to.id)
+	if blocked && from.host != nil {
+		from.host.Disconnect(to.id)
 	}
 }
 
 // Flap breaks and mends the link between two peers n times, each state lasting
 // half the period.
 func (w *World) Flap(a, b *Peer, period time.Duration, n int) {
-	was := w.net.Link(a.id, b.id)
+	k := couple(a.index, b.index)
 	for range n {
-		w.counts.add(Flap, w.connections(func(x, y transport.PeerID) bool { return pair(x, y) == pair(a.id, b.id) }))
-		broken := was
-		broken.Down = true
-		w.net.SetLink(a.id, b.id, broken)
+		w.counts.add(Flap, w.connections(func(x, y transport.PeerID) bool { return x == a.id && y == b.id || x == b.id && y == a.id }))
+		w.net.broken[k] = true
+		w.net.apply(k[0], k[1])
 		w.Sleep(period / 2)
-		w.net.SetLink(a.id, b.id, was)
+		delete(w.net.broken, k)
+		w.net.apply(k[0], k[1])
 		w.Sleep(period / 2)
 	}
 }
 
 // SetLink makes the link between two peers a flawed one, until Mend.
-func (w *World) SetLink(a, b *Peer, l memory.Link) { w.net.flaw(a.id, b.id, l) }
+func (w *World) SetLink(a, b *Peer, l memory.Link) { w.net.flaw(a.index, b.index, l) }
 
 // Mend makes the link between two peers what [Options.Link] says.
-func (w *World) Mend(a, b *Peer) { w.net.mend(a.id, b.id, w.o.Link) }
+func (w *World) Mend(a, b *Peer) { w.net.mend(a.index, b.index) }
 
 // connections counts the connected pairs that satisfy f.
 func (w *World) connections(f func(a, b transport.PeerID) bool) int {

@@ -15,39 +15,63 @@ type direction struct {
 	link atomic.Pointer[Link]
 
 	dials, streams, writes, bytes atomic.Uint64
+	losses, doubles, overtaken    atomic.Uint64
 
 	mu   sync.Mutex
 	free time.Time
+	last time.Time // when the latest of what was sent arrives
 }
 
 func (d *direction) traffic() Traffic {
-	return Traffic{Dials: d.dials.Load(), Streams: d.streams.Load(), Writes: d.writes.Load(), Bytes: d.bytes.Load()}
+	return Traffic{
+		Dials: d.dials.Load(), Streams: d.streams.Load(), Writes: d.writes.Load(), Bytes: d.bytes.Load(),
+		Lost: d.losses.Load(), Doubled: d.doubles.Load(), Overtaken: d.overtaken.Load(),
+	}
 }
 
 // arrival reserves the link for size bytes and returns when they arrive; the
 // zero time means at once.
 func (d *direction) arrival(size int) time.Time {
 	l := d.link.Load()
-	if l.Latency <= 0 && l.Bandwidth <= 0 {
+	if l.Latency <= 0 && l.Bandwidth <= 0 && l.Jitter <= 0 {
 		return time.Time{}
 	}
+	var late time.Duration
+	if l.Jitter > 0 {
+		late = d.n.upTo(l.Jitter)
+	}
 	at := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if l.Bandwidth > 0 {
-		d.mu.Lock()
 		if d.free.After(at) {
 			at = d.free
 		}
 		at = at.Add(time.Duration(float64(size) / float64(l.Bandwidth) * float64(time.Second)))
 		d.free = at
-		d.mu.Unlock()
 	}
-	return at.Add(max(l.Latency, 0))
+	at = at.Add(max(l.Latency, 0) + late)
+	if at.Before(d.last) {
+		d.overtaken.Add(1)
+	} else {
+		d.last = at
+	}
+	return at
 }
 
 // lost says whether a write is lost.
 func (d *direction) lost() bool {
-	p := d.link.Load().Loss
-	return p > 0 && d.n.lost(p)
+	if p := d.link.Load().Loss; p <= 0 || !d.n.chance(p) {
+		return false
+	}
+	d.losses.Add(1)
+	return true
+}
+
+// doubled says whether a write fails that arrives.
+func (d *direction) doubled() bool {
+	p := d.link.Load().Duplicate
+	return p > 0 && d.n.chance(p)
 }
 
 // conn is a connection between two hosts. Its fields are guarded by the
@@ -122,6 +146,17 @@ func (s *stream) Relayed() bool                      { return s.relayed }
 func (s *stream) Write(b []byte) (int, error) {
 	if len(b) > 0 && s.out.d.lost() {
 		_ = s.Reset()
+		return 0, transport.ErrReset
+	}
+	if len(b) > 0 && s.out.d.doubled() {
+		if n, err := s.out.write(b); err != nil {
+			return n, err
+		}
+		s.out.d.doubles.Add(1)
+		s.out.cutOff()
+		s.in.reset()
+		s.ended.Store(true)
+		s.forget()
 		return 0, transport.ErrReset
 	}
 	return s.out.write(b)

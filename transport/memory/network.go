@@ -43,8 +43,16 @@ type Link struct {
 	// Bandwidth limits each direction, in bytes per second; 0 means no limit. All
 	// streams of the two hosts share it.
 	Bandwidth int64
+	// Jitter delays each Write by up to that much more, drawn for each, so that
+	// what is sent on one stream overtakes what was sent on another. A stream keeps
+	// its order.
+	Jitter time.Duration
 	// Loss is the probability, 0 to 1, that a Write resets its stream.
 	Loss float64
+	// Duplicate is the probability, 0 to 1, that a Write resets its stream although
+	// the peer still reads what was written: who sends again what failed sends it
+	// twice.
+	Duplicate float64
 	// Down says that there is no path; connections break.
 	Down bool
 	// Relayed says that the path leads over a relay.
@@ -57,6 +65,10 @@ type Traffic struct {
 	Streams uint64 // streams opened
 	Writes  uint64 // calls of Write that sent something
 	Bytes   uint64 // bytes written
+
+	Lost      uint64 // calls of Write that were lost
+	Doubled   uint64 // calls of Write that failed and arrived all the same
+	Overtaken uint64 // pieces that arrived before one that was sent earlier
 }
 
 // Network connects hosts. All methods are safe for concurrent use; each takes
@@ -238,6 +250,9 @@ func (n *Network) Total() Traffic {
 		sum.Streams += t.Streams
 		sum.Writes += t.Writes
 		sum.Bytes += t.Bytes
+		sum.Lost += t.Lost
+		sum.Doubled += t.Doubled
+		sum.Overtaken += t.Overtaken
 	}
 	return sum
 }
@@ -325,9 +340,16 @@ func (n *Network) drop(which func(*conn) bool) {
 	}
 }
 
-// lost draws whether a write over the link is lost.
-func (n *Network) lost(p float64) bool {
+// chance draws whether something of the probability p happens.
+func (n *Network) chance(p float64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.rng.Float64() < p
+}
+
+// upTo draws a duration below d.
+func (n *Network) upTo(d time.Duration) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return time.Duration(n.rng.Int64N(int64(d)))
 }

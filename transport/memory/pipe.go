@@ -27,6 +27,7 @@ type pipe struct {
 	ended  bool      // closed by the writer
 	closed bool      // closed by the reader
 	broken bool
+	cut    bool // reset as the writer sees it; the reader still gets what was written
 }
 
 // segment is a number of bytes, and when they arrive.
@@ -100,6 +101,10 @@ func (p *pipe) tryRead(b []byte) (n int, wait time.Duration, err error) {
 		avail, wait = p.arrived()
 	}
 	if avail == 0 {
+		if p.size == 0 && p.cut {
+			p.readable.wake()
+			return 0, 0, transport.ErrReset
+		}
 		if p.size > 0 || !p.ended {
 			return 0, wait, nil
 		}
@@ -113,7 +118,7 @@ func (p *pipe) tryRead(b []byte) (n int, wait time.Duration, err error) {
 	k := copy(b[:n], p.ring[p.start:min(p.start+n, len(p.ring))])
 	copy(b[k:n], p.ring)
 	p.take(n)
-	if p.size > 0 || p.ended {
+	if p.size > 0 || p.ended || p.cut {
 		p.readable.wake()
 	}
 	if n > 0 {
@@ -191,7 +196,7 @@ func (p *pipe) tryWrite(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.broken:
+	case p.broken || p.cut:
 		p.writable.wake()
 		return 0, transport.ErrReset
 	case p.ended:
@@ -236,7 +241,7 @@ func (p *pipe) tryWrite(b []byte) (int, error) {
 // those behind them cannot overtake.
 func (p *pipe) slow() bool {
 	l := p.d.link.Load()
-	return l.Latency > 0 || l.Bandwidth > 0 || len(p.late) > 0
+	return l.Latency > 0 || l.Bandwidth > 0 || l.Jitter > 0 || len(p.late) > 0
 }
 
 // grow makes room for n more bytes, within the limit.
@@ -257,7 +262,7 @@ func (p *pipe) grow(n int) {
 func (p *pipe) closeWrite() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.broken {
+	if p.broken || p.cut {
 		return transport.ErrReset
 	}
 	if !p.ended {
@@ -276,6 +281,16 @@ func (p *pipe) closeRead() {
 	defer p.mu.Unlock()
 	p.closed = true
 	p.free()
+}
+
+// cutOff resets the pipe for its writer, and for its reader once that has read what
+// was written.
+func (p *pipe) cutOff() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = true
+	p.readable.wake()
+	p.writable.wake()
 }
 
 func (p *pipe) reset() {

@@ -55,10 +55,9 @@ func AllFaults() []Fault {
 	}
 }
 
-// serviceFaults draws how a service fails. Each ends by itself or when it is
-// removed.
-func serviceFaults(r *rand.Rand) cantest.Fault {
-	all := []cantest.Fault{
+// serviceFaults are the ways in which a service fails.
+func serviceFaults() []cantest.Fault {
+	return []cantest.Fault{
 		{Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusServiceUnavailable, RetryAfter: "2"}},
 		{Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusTooManyRequests}},
 		{Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusInternalServerError}},
@@ -75,6 +74,12 @@ func serviceFaults(r *rand.Rand) cantest.Fault {
 		{Route: cantest.RouteList, Action: cantest.Action{Kind: cantest.ActBadJSON}},
 		{Route: cantest.RouteChanges, Action: cantest.Action{Kind: cantest.ActBadJSON}},
 	}
+}
+
+// someServiceFault draws how a service fails. It ends by itself or when it is
+// removed.
+func someServiceFault(r *rand.Rand) cantest.Fault {
+	all := serviceFaults()
 	f := all[r.IntN(len(all))]
 	f.Probability = 0.2 + 0.6*r.Float64()
 	return f

@@ -27,8 +27,8 @@ type Options struct {
 	// Seed of the first world; 0 means 1. Further worlds count up from it.
 	Seed uint64
 	// Seeds is the number of worlds; 0 means 1. A tenth of them runs under
-	// -test.short. More than one run in parallel, which needs a test that is not
-	// in a bubble itself.
+	// -test.short, and more until each kind of fault had an effect. More than one
+	// run in parallel, which needs a test that is not in a bubble itself.
 	Seeds int
 	// Peers that share the library from the start; 0 means 3.
 	Peers int
@@ -48,9 +48,9 @@ type Options struct {
 	// slice none. Run fails if one of them never had an effect. Faults that a test
 	// injects by hand may be listed too.
 	Faults []Fault
-	// Bound is how long [World.Settle] waits for the peers to agree; 0 means 10
+	// Bound is how long [World.Settle] waits for the peers to agree; 0 means 15
 	// minutes, of which a service without events and changes takes up to five for
-	// the next full listing.
+	// the next full listing, and one whose contents could not be read as much.
 	Bound time.Duration
 	// Service changes how the CAN Service of the peer with the number i is made; nil
 	// leaves the mix of hash rules and missing features that the seed draws.
@@ -72,9 +72,6 @@ func (o Options) withDefaults() Options {
 	if o.Seeds == 0 {
 		o.Seeds = 1
 	}
-	if testing.Short() {
-		o.Seeds = (o.Seeds + 9) / 10
-	}
 	if o.Peers == 0 {
 		o.Peers = 3
 	}
@@ -82,7 +79,7 @@ func (o Options) withDefaults() Options {
 		o.Faults = AllFaults()
 	}
 	if o.Bound == 0 {
-		o.Bound = 10 * time.Minute
+		o.Bound = 15 * time.Minute
 	}
 	return o
 }
@@ -101,40 +98,48 @@ func Run(t *testing.T, o Options, f func(w *World)) {
 		}
 	}
 	total := &counters{}
-	test := t.Name()
-	// The group ends when all worlds have, which run in parallel.
-	ok := t.Run("worlds", func(t *testing.T) {
-		for i := range o.Seeds {
-			seed := o.Seed + uint64(i)
-			t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-				if o.Seeds > 1 {
-					t.Parallel()
-				}
-				synctest.Test(t, func(t *testing.T) {
-					t.Cleanup(func() {
-						if t.Failed() {
-							t.Logf("seed %d failed; run it again with: %s", seed, replay(test, seed))
-						}
-					})
-					w := newWorld(t, seed, o, total)
-					defer w.close()
-					w.begin()
-					f(w)
-				})
-			})
+	began := time.Now()
+	ran, ok := 0, true
+	for next := o.Seeds; ran < o.Seeds && ok; {
+		if testing.Short() {
+			if ran > 0 && len(total.missing(o.Faults)) == 0 {
+				break
+			}
+			next = min((o.Seeds+9)/10, o.Seeds-ran)
 		}
-	})
+		ok = t.Run("worlds", func(t *testing.T) { batch(t, o, o.Seed+uint64(ran), next, total, f) })
+		ran += next
+	}
+	t.Logf("%d seeds, %.0f a minute; faults: %s", ran, float64(ran)/time.Since(began).Minutes(), total)
 	if *seedFlag != 0 || !ok || t.Failed() {
-		t.Logf("faults: %s", total)
 		return
 	}
-	if testing.Short() {
-		return // a tenth of the worlds need not bring about every kind
+	for _, kind := range total.missing(o.Faults) {
+		t.Errorf("no fault of the kind %q had an effect (%s): the test shows nothing about it", kind, total)
 	}
-	for _, kind := range o.Faults {
-		if total.get(kind) == 0 {
-			t.Errorf("no fault of the kind %q had an effect (%s): the test shows nothing about it", kind, total)
-		}
+}
+
+// batch runs n worlds from a seed on; it returns when all have ended.
+func batch(t *testing.T, o Options, from uint64, n int, total *counters, f func(w *World)) {
+	test, _, _ := strings.Cut(t.Name(), "/worlds")
+	for i := range n {
+		seed := from + uint64(i)
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			if n > 1 {
+				t.Parallel()
+			}
+			synctest.Test(t, func(t *testing.T) {
+				t.Cleanup(func() {
+					if t.Failed() {
+						t.Logf("seed %d failed; run it again with: %s", seed, replay(test, seed))
+					}
+				})
+				w := newWorld(t, seed, o, total)
+				defer w.close()
+				w.begin()
+				f(w)
+			})
+		})
 	}
 }
 
@@ -171,6 +176,11 @@ func (c *counters) get(f Fault) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.n[f]
+}
+
+// missing returns the kinds that had no effect.
+func (c *counters) missing(kinds []Fault) []Fault {
+	return slices.DeleteFunc(slices.Clone(kinds), func(f Fault) bool { return c.get(f) > 0 })
 }
 
 func (c *counters) all() map[Fault]int {

@@ -98,7 +98,7 @@ func (a *Announcer) lookNew(as can.Asset, l *look, w why, age time.Duration, asl
 	case as.Trashed || asleep || a.isBusy(as.Handle):
 		return seenKnown, nil
 	case as.Corrupted:
-		a.unread(as, can.ErrCorrupted)
+		a.unread(as, can.ErrCorrupted, true)
 		return seenKnown, nil
 	}
 	if !expected {

@@ -137,7 +137,7 @@ func (a *Announcer) take(as can.Asset, h *blob.Hasher, buf []byte) (note, bool) 
 			a.rest.drop(as.Handle) // gone meanwhile; the next scan sees what became of it
 			return note{}, false
 		case !serviceFault(err):
-			a.unread(as, err)
+			a.unread(as, err, false)
 			return note{}, false
 		}
 		a.readable(err)
@@ -174,9 +174,10 @@ func (a *Announcer) readable(err error) {
 	a.health.set(aboutContents, err, a.cfg.Now())
 }
 
-// unread sets an asset aside whose content can't be had.
-func (a *Announcer) unread(as can.Asset, err error) {
-	if a.rest.put(as, unreadable, slowly) == 1 {
+// unread sets an asset aside whose content can't be had, for sure by its own fault or
+// maybe by one of the service.
+func (a *Announcer) unread(as can.Asset, err error, sure bool) {
+	if a.rest.unread(as, sure) == 1 {
 		a.log.Warn("asset unreadable, not announced", "handle", as.Handle, "error", err)
 		a.cfg.OnEvent(Event{Kind: Failed, Err: err})
 	}
@@ -232,11 +233,13 @@ func sum(ctx context.Context, client can.Opener, as can.Asset, h *blob.Hasher, b
 func (a *Announcer) fresh(as can.Asset, sum blob.Summary) (note, bool) {
 	if item, known, err := a.inv.ByHandle(a.ctx, as.Handle); err == nil && known && item.Is(inventory.Bad) {
 		if item.Digest != sum.Digest {
-			a.unread(as, can.ErrCorrupted)
+			a.unread(as, can.ErrCorrupted, true)
 			return note{}, false
 		}
+		a.rest.hasRead(as.Handle)
 		return note{kind: noteBack, asset: as, item: item}, true
 	}
+	a.rest.hasRead(as.Handle)
 	if sum.Outboard != nil {
 		if !a.patiently("store tree", func() error { return a.inv.PutOutboard(a.ctx, sum.Digest, sum.Outboard) }) {
 			return note{}, false

@@ -30,6 +30,8 @@ const (
 	maxRecheck  = time.Minute
 	firstReread = time.Minute
 	maxReread   = 6 * time.Hour
+	// maxDoubtful bounds the wait where it may be the service that is at fault.
+	maxDoubtful = 5 * time.Minute
 )
 
 type restingAsset struct {
@@ -38,12 +40,15 @@ type restingAsset struct {
 	since time.Time
 	due   time.Time
 	tries int
+	sure  bool // unreadable, and not for a fault of the service
 }
 
 // resting are the assets to be looked at later. Times are of time.Now.
 type resting struct {
 	mu sync.Mutex
 	m  map[string]*restingAsset
+	// When a content was last read, and when one that had been unreadable.
+	read, recovered time.Time
 }
 
 func (r *resting) init() { r.m = make(map[string]*restingAsset) }
@@ -68,6 +73,48 @@ func (r *resting) put(as can.Asset, w why, wait func(tries int) time.Duration) i
 	e.tries++
 	e.asset, e.due = as, now.Add(wait(e.tries))
 	return e.tries
+}
+
+// unread makes an asset rest whose content can't be had, and returns how often it
+// did, from 1. A service that fails one read in a few gives the same errors as one
+// whose asset is broken: what is not sure to be the asset's fault is tried again
+// every few minutes, until others were read meanwhile and none came back that had
+// failed as well.
+func (r *resting) unread(as can.Asset, sure bool) int {
+	tries := r.put(as, unreadable, slowly)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.m[as.Handle]
+	if e == nil {
+		return tries
+	}
+	now := time.Now()
+	e.sure = sure || r.read.After(e.since) && (r.recovered.IsZero() || now.Sub(r.recovered) > maxReread)
+	if latest := now.Add(maxDoubtful); !e.sure && e.due.After(latest) {
+		e.due = latest
+	}
+	return tries
+}
+
+// hasRead notes that an asset's content was read. One that could not be before
+// casts doubt on the others.
+func (r *resting) hasRead(handle string) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.read = now
+	if e := r.m[handle]; e == nil || e.why != unreadable {
+		return
+	}
+	if !r.recovered.IsZero() && now.Sub(r.recovered) < time.Minute {
+		return // they were woken just before
+	}
+	r.recovered = now
+	for _, e := range r.m {
+		if latest := now.Add(maxDoubtful); e.why == unreadable && e.due.After(latest) {
+			e.due = latest
+		}
+	}
 }
 
 // renew makes an asset that was looked at and still rests wait again.

@@ -1,74 +1,50 @@
+// Package simlibp2ptest runs the simulator over the real libp2p stack: QUIC, TLS,
+// identify, DHT and all, in virtual time over simulated packets.
 package simlibp2ptest
 
 import (
-	"crypto/ed25519"
-	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	golibp2p "github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/x/simlibp2p"
-	"github.com/marcopolo/simnet"
-	"github.com/stretchr/testify/require"
-
-	"github.com/cansync/cansync"
-	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
-	"github.com/cansync/cansync/store/memory"
-	"github.com/cansync/cansync/transport"
-	"github.com/cansync/cansync/transport/libp2p"
+	"github.com/cansync/cansync/internal/tier"
+	"github.com/cansync/cansync/simulate"
+	"github.com/cansync/cansync/transport/memory"
 )
 
-// Three nodes on real QUIC stacks over a simulated network with latency and little
-// bandwidth find one another and replicate, in virtual time.
-func TestNodesOnLibp2pInVirtualTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const mbps = 1_000_000
-		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(20 * time.Millisecond)}
-		link := simnet.NodeBiDiLinkSettings{Downlink: simnet.LinkSettings{BitsPerSecond: 20 * mbps}, Uplink: simnet.LinkSettings{BitsPerSecond: 20 * mbps}}
-		var nodes []*cansync.Node
-		var svcs []*cantest.Service
-		for i := range 3 {
-			svc := cantest.New(cantest.Options{})
-			n, err := cansync.New(t.Context(), cansync.Config{
-				CAN: svc, DataDir: t.TempDir(), Store: memory.New(),
-				Transport: func(seed [32]byte) (transport.Transport, error) {
-					return libp2p.New(libp2p.Config{
-						PrivateKey: ed25519.NewKeyFromSeed(seed[:]), Network: libp2p.Private,
-						Listen:       []string{fmt.Sprintf("/ip4/%s/udp/8000/quic-v1", simnet.IntToPublicIPv4(i))},
-						Reachability: libp2p.ReachabilityPublic, DisableMDNS: true,
-						HostOptions: []golibp2p.Option{simlibp2p.QUICSimnet(sim, link), golibp2p.DisableIdentifyAddressDiscovery()},
-					})
-				},
-			})
-			require.NoError(t, err)
-			nodes, svcs = append(nodes, n), append(svcs, svc)
-			if i == 0 {
-				sim.Start()
+// five nodes on libp2p with 200 entries converge within five minutes after
+// the last fault, whatever their packets went through.
+func TestLibp2pConverges(t *testing.T) {
+	o := simulate.Options{
+		Seeds: 24, Peers: 5, Assets: 200, Bound: 5 * time.Minute,
+		Network: newPackets, Link: memory.Link{Latency: 20 * time.Millisecond},
+		Faults: []simulate.Fault{
+			simulate.Split, simulate.Flap, simulate.Slow, simulate.Loss, simulate.Reorder, simulate.Duplicate,
+			simulate.Crash, simulate.Restart, simulate.ClockJump,
+		},
+		// A service that tells of no changes is listed every five minutes only.
+		Service: func(i int, o *cantest.Options) { o.Lacks &^= cantest.FeatureEvents | cantest.FeatureChangeEvents },
+	}
+	if tier.Nightly() {
+		o.Seeds = 200
+	} else if testing.Short() {
+		o.Assets = 60
+	}
+	simulate.Run(t, o, func(w *simulate.World) {
+		// Each pair has a link of its own until the faults end.
+		peers := w.Peers()
+		for i, a := range peers {
+			for _, b := range peers[:i] {
+				w.SetLink(a, b, memory.Link{
+					Latency: 5*time.Millisecond + time.Duration(w.Rand().Int64N(int64(295*time.Millisecond))),
+					Jitter:  time.Duration(1 + w.Rand().Int64N(int64(50*time.Millisecond))),
+					Loss:    0.1 * w.Rand().Float64(), Duplicate: 0.05 * w.Rand().Float64(),
+				})
 			}
 		}
-		l, err := nodes[0].CreateLibrary(t.Context(), "simulated", cansync.Filter{})
-		require.NoError(t, err)
-		for _, n := range nodes[1:] {
-			tk, err := l.Invite(t.Context(), cansync.InviteOptions{})
-			require.NoError(t, err)
-			_, err = n.Join(t.Context(), tk)
-			require.NoError(t, err)
-		}
-		svcs[0].Add([]byte("content"), can.Metadata{MIMEType: "image/png"})
-		for range 600 {
-			if svcs[1].Len() == 1 && svcs[2].Len() == 1 {
-				break
-			}
-			time.Sleep(time.Second)
-		}
-		require.Equal(t, 1, svcs[1].Len())
-		require.Equal(t, 1, svcs[2].Len())
-		for i, n := range nodes {
-			require.NoError(t, n.Close())
-			require.NoError(t, svcs[i].Close())
-		}
-		sim.Close()
+		w.Chaos(25)
+		took := w.Settle()
+		w.Check()
+		w.T().Logf("settled in %s, %v", took, w.Counts())
 	})
 }

@@ -55,7 +55,8 @@ func AllFaults() []Fault {
 	}
 }
 
-// serviceFaults are the ways in which a service fails.
+// serviceFaults are the ways in which a service fails. What was asked during a fault
+// still ends that way after it, but within a minute or so.
 func serviceFaults() []cantest.Fault {
 	return []cantest.Fault{
 		{Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusServiceUnavailable, RetryAfter: "2"}},
@@ -70,7 +71,7 @@ func serviceFaults() []cantest.Fault {
 		{Route: cantest.RouteTrash, Action: cantest.Action{Kind: cantest.ActAnswerLost}},
 		{Route: cantest.RouteAsset, Action: cantest.Action{Kind: cantest.ActCut}},
 		{Route: cantest.RouteAsset, Action: cantest.Action{Kind: cantest.ActHangMid}},
-		{Route: cantest.RouteAsset, Action: cantest.Action{Kind: cantest.ActSlow, N: 64, Every: time.Second}},
+		{Route: cantest.RouteAsset, Action: cantest.Action{Kind: cantest.ActSlow, N: 4096, Every: time.Second}},
 		{Route: cantest.RouteList, Action: cantest.Action{Kind: cantest.ActBadJSON}},
 		{Route: cantest.RouteChanges, Action: cantest.Action{Kind: cantest.ActBadJSON}},
 	}

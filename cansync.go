@@ -167,6 +167,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.wg.Go(n.tidy)
+	n.wg.Go(n.watchClock)
 	return n, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/control"
 	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/replica"
 )
 
 // Errors of this package, to be matched with errors.Is. Errors of the CAN
@@ -31,6 +32,10 @@ var (
 	// ErrForbidden says that the node's membership lacks the right for what was
 	// asked.
 	ErrForbidden = control.ErrForbidden
+	// ErrClock says that this machine's clock was set back, or had been ahead before, so
+	// that what the node signs now would count as older than what it has seen. It goes
+	// on by itself when the clock is right; see [ClockStatus].
+	ErrClock = replica.ErrClock
 	// ErrNotJoined says that the library is still being joined, so that the node
 	// can't do this yet.
 	ErrNotJoined = errors.New("cansync: library is still being joined")

@@ -46,6 +46,9 @@ const (
 	EventPeerDown EventKind = "peer_down"
 	// EventService: the CAN Service became reachable (no Err) or failed (Err).
 	EventService EventKind = "service"
+	// EventClock: the machine's clock is found to be behind (Err, which matches
+	// [ErrClock]), or is right again (no Err); see [ClockStatus].
+	EventClock EventKind = "clock"
 	// EventProgress: large assets of the library are on their way; Size of Total
 	// bytes are here, Rate is what the library receives, and Asset says which it is
 	// if it is one. It comes at most twice a second for each library and only while

@@ -27,6 +27,8 @@ type Status struct {
 	// Libraries and Peers count the node's libraries and its connected peers.
 	Libraries int
 	Peers     int
+	// Clock is how the clock is.
+	Clock ClockStatus
 	// Disk is nil when the store does not know how much room it has.
 	Disk *DiskStatus
 }
@@ -57,6 +59,7 @@ func (n *Node) Status() Status {
 	}
 	defer done()
 	s.Addrs, s.Started, s.Peers = n.tr.Addrs(), n.started, len(n.tr.Peers())
+	s.Clock = n.clock()
 	s.Service.Since, s.Service.LastScan, s.Service.Err = n.announcer.Health()
 	n.mu.Lock()
 	s.Libraries = len(n.libs)

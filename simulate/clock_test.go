@@ -1,6 +1,7 @@
 package simulate_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -87,14 +88,33 @@ func TestAClockSetRight(t *testing.T) {
 				p := w.Peer(1)
 				add(p, "before")
 				w.Settle()
+				told := make(chan cansync.Event, 100)
+				ctx, stop := context.WithCancel(w.T().Context())
+				defer stop()
+				go func() {
+					for e := range p.Node().Events(ctx) {
+						if e.Kind == cansync.EventClock {
+							told <- e
+						}
+					}
+				}()
 				p.SetSkew(skew)
 				ds := []can.Digest{add(p, "while wrong"), add(w.Peer(0), "right"), add(w.Peer(2), "right")}
 				w.Sleep(10 * time.Minute)
+				if skew < 0 {
+					behind(w, p, told)
+				}
 				p.SetSkew(0)
 				ds = append(ds, add(p, "when right again"))
 				if skew > 0 {
+					w.Sleep(time.Minute)
+					behind(w, p, told) // it has seen what is not yet
 					w.Sleep(skew)
 				}
+				w.Sleep(time.Minute)
+				require.Zero(w.T(), p.Node().Status().Clock)
+				require.Len(w.T(), told, 1)
+				require.NoError(w.T(), (<-told).Err)
 				p.Trust()
 				w.Settle()
 				w.Check()
@@ -103,6 +123,57 @@ func TestAClockSetRight(t *testing.T) {
 						require.True(w.T(), lists(w, o, d))
 					}
 				}
+			})
+		})
+	}
+}
+
+// behind checks that a node tells of its clock, and does not sign.
+func behind(w *simulate.World, p *simulate.Peer, told <-chan cansync.Event) {
+	require.Greater(w.T(), p.Node().Status().Clock.Behind, 30*time.Minute)
+	require.Len(w.T(), told, 1)
+	require.ErrorIs(w.T(), (<-told).Err, cansync.ErrClock)
+	err := p.Library().SetFilter(w.T().Context(), cansync.Filter{MIMEPrefix: "image/"})
+	if p.Index() == 0 { // which may
+		require.ErrorIs(w.T(), err, cansync.ErrClock)
+	}
+}
+
+// A node whose clock is behind and that has nothing is offered everything and can
+// take none of it: it says so, keeps neither itself nor the others busy, and takes
+// all of it when its clock is right, without a restart.
+func TestBehindWithNothing(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"an hour": -time.Hour, "since 1970": -30 * 365 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			simulate.Run(t, simulate.Options{Peers: 3, Faults: []simulate.Fault{}}, func(w *simulate.World) {
+				const assets = 300
+				p, o := w.Peer(1), w.Peer(0)
+				w.Sleep(11 * time.Minute) // its membership is not from the future
+				p.SetSkew(skew)
+				w.Sleep(time.Minute)
+				for i := range assets {
+					add(o, fmt.Sprintf("asset %d", i))
+				}
+				w.Settle()
+				sent := func() uint64 { return w.Network().Traffic(o.ID(), p.ID()).Bytes + w.Network().Traffic(p.ID(), o.ID()).Bytes }
+				w.Sleep(10 * time.Minute)
+				before := sent()
+				w.Sleep(30 * time.Minute)
+				each := float64(sent()-before) / 30
+				w.T().Logf("%.0f bytes a minute", each)
+				require.Less(w.T(), each, 30_000.0)
+				s, err := p.Library().Status(w.T().Context())
+				require.NoError(w.T(), err)
+				require.Zero(w.T(), s.Assets)
+				require.Equal(w.T(), assets, p.Node().Status().Clock.Early)
+				p.SetSkew(0)
+				p.Trust()
+				w.Settle()
+				w.Check()
+				s, err = p.Library().Status(w.T().Context())
+				require.NoError(w.T(), err)
+				require.EqualValues(w.T(), assets, s.Assets)
+				require.Zero(w.T(), p.Node().Status().Clock)
 			})
 		})
 	}

@@ -338,7 +338,7 @@ func (a *Announcer) publish(v *voice, drafts []record.Draft) error {
 
 // permanent reports whether saying the same again at once can't help.
 func permanent(err error) bool {
-	for _, s := range [...]error{control.ErrForbidden, record.ErrInvalid, record.ErrTooLarge, replica.ErrDeferred, replica.ErrClosed} {
+	for _, s := range [...]error{control.ErrForbidden, record.ErrInvalid, record.ErrTooLarge, replica.ErrClock, replica.ErrClosed} {
 		if errors.Is(err, s) {
 			return true
 		}

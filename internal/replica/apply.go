@@ -20,6 +20,9 @@ import (
 
 // Reasons for which a record is not stored.
 var (
+	// ErrClock says that the node's own clock is further behind what the library has
+	// seen than a record may be ahead. Publishing works again when the clock does.
+	ErrClock = errors.New("clock of this machine is behind the library's newest record; set it right")
 	// ErrDeferred says that the record's clock is too far in the future for now.
 	ErrDeferred = errors.New("replica: record from the future")
 	// ErrLibrary says that the record belongs to another library.
@@ -135,6 +138,9 @@ func (r *Replica) publish(ctx context.Context, sign Signer, drafts []record.Draf
 	r.mu.Lock()
 	clock := r.clock
 	r.mu.Unlock()
+	if record.Deferred(record.Header{Clock: clock}, now) {
+		return nil, ErrClock // nobody could tell the record from one of a wrong clock
+	}
 	stamped := make([]record.Draft, len(drafts))
 	for i, d := range drafts {
 		clock = clock.Next(now)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"time"
 
 	ds "github.com/ipfs/go-datastore"
 
@@ -182,4 +184,31 @@ func (r *Replica) Has(ctx context.Context, id record.ID, controlSet bool) (bool,
 		return true, nil
 	}
 	return r.opts.Store.Has(ctx, r.key("i", kv.Bin(id[:])))
+}
+
+// Behind is how far the node's clock is behind the newest record that the library
+// holds, where that is further than a record may be ahead; else it is 0. Every
+// record was timely by this clock when it was stored, so that the clock was set back
+// since.
+func (r *Replica) Behind() time.Duration {
+	now := r.opts.Now()
+	r.mu.Lock()
+	clock := r.clock
+	r.mu.Unlock()
+	if !record.Deferred(record.Header{Clock: clock}, now) {
+		return 0
+	}
+	return clock.Time().Sub(now)
+}
+
+// Early counts the asset records that were offered and are deferred now, of which the
+// first ten thousand are remembered.
+func (r *Replica) Early() int {
+	now := r.opts.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.deferred, func(_ record.ID, c record.Clock) bool {
+		return !record.Deferred(record.Header{Clock: c}, now)
+	})
+	return len(r.deferred)
 }

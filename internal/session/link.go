@@ -70,8 +70,9 @@ type link struct {
 	onRound func(first bool) // after each asset round
 	parting chan struct{}    // the link should end for want of room
 
-	round round
-	next  uint32
+	respite respite
+	round   round
+	next    uint32
 }
 
 // inbound is a decoded frame.
@@ -146,6 +147,7 @@ func (l *link) run(ctx context.Context) error {
 			return nil
 		}
 		pending = false
+		l.respite.look(l.lib.Replica.Early)
 		every.Reset(l.jitter(reconcileEvery))
 		return l.start(ctx, true)
 	}
@@ -159,8 +161,15 @@ func (l *link) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-every.C:
 			pending = true
+			if !l.opener {
+				every.Reset(l.jitter(reconcileEvery))
+				if l.respite.over(l.lib.Replica.Early) {
+					l.resync()
+				}
+			}
 		case <-soonC:
 			soonC, again = nil, false
+			l.respite.end()
 			if l.opener {
 				pending = true
 			} else if !l.out.frame(wire.AppendFrame(nil, frameResync, nil)) {
@@ -195,6 +204,7 @@ func (l *link) run(ctx context.Context) error {
 		case m := <-l.in:
 			if m.err == nil && (m.typ == frameResync || m.typ == frameView) {
 				pending = true
+				l.respite.end()
 			}
 			if err := l.handle(ctx, m); err != nil {
 				return err
@@ -281,6 +291,12 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 		return l.send(wire.AppendFrame(nil, framePong, nil))
 	case frameCrowded:
 		return errCrowded
+	case frameLater:
+		seconds, err := decodeNumber(m.payload)
+		if err != nil {
+			return foreign(err)
+		}
+		l.respite.told(time.Duration(seconds) * time.Second)
 	}
 	return nil
 }
@@ -394,7 +410,12 @@ func (l *link) finish(ctx context.Context) error {
 	if !controlSet {
 		l.onRound(!l.synced.Swap(true))
 	}
-	if l.opener && again {
+	if !controlSet {
+		if wait := l.respite.ended(); wait > 0 && !l.opener {
+			return l.send(encodeNumber(frameLater, uint32(wait/time.Second)))
+		}
+	}
+	if l.opener && again && !l.respite.holds() {
 		return l.start(ctx, false)
 	}
 	return nil
@@ -421,11 +442,13 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 	if err != nil {
 		return err
 	}
+	l.respite.news = l.respite.news || res.New > 0
 	for _, ref := range res.Refused {
 		switch {
 		case errors.Is(ref.Err, control.ErrUnknownCert):
 			l.resync() // the control set of the peer has it
 		case errors.Is(ref.Err, replica.ErrDeferred):
+			l.respite.early = true
 		case errors.Is(ref.Err, record.ErrSignature), errors.Is(ref.Err, record.ErrInvalid):
 			return fmt.Errorf("%w: record %s: %w", errPeer, ref.ID, ref.Err)
 		default:
@@ -461,7 +484,7 @@ func (l *link) read(ctx context.Context) {
 			case frameReconcile:
 				m.control, m.round, m.view, m.payload, m.err = decodeReconcile(body)
 				m.payload = bytes.Clone(m.payload)
-			case frameView, frameAsk, frameHave:
+			case frameView, frameAsk, frameHave, frameLater:
 				m.payload = bytes.Clone(body)
 			case frameCaught:
 				m.round, m.err = decodeNumber(body)

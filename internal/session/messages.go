@@ -29,6 +29,7 @@ const (
 	frameAsk       = 8  // seq, digests: which of these do you hold?
 	frameHave      = 9  // seq, a bit for each digest
 	frameCrowded   = 10 // the sender has too many links and wants this one to end
+	frameLater     = 11 // seconds: the sender can't take yet what it would be told
 )
 
 // Frame types of the hello stream.

@@ -155,7 +155,9 @@ func TestBehindWithNothing(t *testing.T) {
 					add(o, fmt.Sprintf("asset %d", i))
 				}
 				w.Settle()
-				sent := func() uint64 { return w.Network().Traffic(o.ID(), p.ID()).Bytes + w.Network().Traffic(p.ID(), o.ID()).Bytes }
+				sent := func() uint64 {
+					return w.Network().Traffic(o.ID(), p.ID()).Bytes + w.Network().Traffic(p.ID(), o.ID()).Bytes
+				}
 				w.Sleep(10 * time.Minute)
 				before := sent()
 				w.Sleep(30 * time.Minute)

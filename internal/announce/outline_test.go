@@ -1,15 +1,11 @@
 package announce
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"strconv"
-	"sync/atomic"
 	"testing"
 
-	ds "github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -18,7 +14,6 @@ import (
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/tier"
-	"github.com/cansync/cansync/store"
 )
 
 // The outline says of each asset what the inventory and the listing say.
@@ -75,22 +70,6 @@ func TestTheOutlineIsSmall(t *testing.T) {
 	require.Less(t, heap()-before, int64(n)*32)
 	require.Equal(t, n, o.size)
 	require.NotNil(t, o.find("17"))
-}
-
-// reading counts what is read of a store outside of transactions.
-type reading struct {
-	store.Store
-	gets, queries atomic.Int64
-}
-
-func (r *reading) Get(ctx context.Context, k ds.Key) ([]byte, error) {
-	r.gets.Add(1)
-	return r.Store.Get(ctx, k)
-}
-
-func (r *reading) Query(ctx context.Context, q query.Query) (query.Results, error) {
-	r.queries.Add(1)
-	return r.Store.Query(ctx, q)
 }
 
 // A full scan of what is known reads the inventory once, in order, and looks at

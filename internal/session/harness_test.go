@@ -51,6 +51,8 @@ type node struct {
 	told int                      // hellos that the node opened
 	has  map[can.Digest]bool      // contents that its CAN Service holds
 	hits int                      // calls of OnFound
+	got  []transport.Stream       // sync streams that others opened
+	rnds int                      // reconciliations of the assets
 }
 
 // tapped is a transport that keeps the sync streams that are opened.
@@ -86,6 +88,19 @@ func (s *seeded) Read(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rng.Read(b)
+}
+
+func (tr tapped) Handle(proto string, fn func(transport.Stream)) {
+	if proto == protoSync && fn != nil {
+		inner := fn
+		fn = func(st transport.Stream) {
+			tr.n.mu.Lock()
+			tr.n.got = append(tr.n.got, st)
+			tr.n.mu.Unlock()
+			inner(st)
+		}
+	}
+	tr.Transport.Handle(proto, fn)
 }
 
 func newNode(t testing.TB, net *memory.Network, degree int) *node {
@@ -193,13 +208,23 @@ func (n *node) create(name string) {
 
 // shared returns a library for the manager.
 func (n *node) shared(lib *library.Library) *session.Library {
-	s := lib.Session(nil)
+	s := lib.Session(func(transport.PeerID) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.rnds++
+	})
 	s.OnFound = func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.hits++
 	}
 	return s
+}
+
+func (n *node) rounds() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rnds
 }
 
 func (n *node) found() int {

@@ -205,6 +205,9 @@ func (l *link) reply(ctx context.Context, payload []byte) error {
 		return foreign(err)
 	}
 	have := make([]bool, len(ds))
+	if !l.pace.asks.AllowN(time.Now(), len(ds)) {
+		return l.send(encodeHave(seq, have))
+	}
 	for i, d := range ds {
 		if have[i], err = l.lib.Have(ctx, d); err != nil {
 			return err

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +10,9 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/internal/capability"
-	"github.com/cansync/cansync/internal/control"
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/overlay"
 	"github.com/cansync/cansync/internal/reconcile"
-	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
@@ -69,9 +66,11 @@ type link struct {
 	onRound func(first bool) // after each asset round
 	parting chan struct{}    // the link should end for want of room
 
+	pace    *pace // the peer's
 	respite respite
 	round   round
 	next    uint32
+	began   time.Time // when the node began a reconciliation last
 }
 
 // inbound is a decoded frame.
@@ -90,6 +89,7 @@ var (
 	errPeer    = errors.New("session: peer broke the protocol")
 	errCrowded = errors.New("session: peer has no room for the link")
 	errParted  = errors.New("session: no room for the link")
+	errStalled = errors.New("session: reconciliation without progress")
 )
 
 // foreign tells what a peer wrote wrong from a stream that failed.
@@ -120,11 +120,20 @@ func (l *link) run(ctx context.Context) error {
 	if err := l.tellView(); err != nil {
 		return err
 	}
+	var soonC, partC, viewC <-chan time.Time
+	viewed := time.Now()
 	begin := func() error {
 		if !l.opener || !l.told || !pending || !l.round.over {
 			return nil
 		}
-		pending = false
+		now := time.Now()
+		if wait := l.began.Add(roundGap).Sub(now); wait > 0 {
+			if !again {
+				again, soonC = true, time.After(wait)
+			}
+			return nil
+		}
+		pending, l.began = false, now
 		l.respite.look(l.lib.Replica.Early)
 		every.Reset(l.jitter(reconcileEvery))
 		return l.start(ctx, true)
@@ -132,7 +141,6 @@ func (l *link) run(ctx context.Context) error {
 	if err := begin(); err != nil {
 		return err
 	}
-	var soonC, partC <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -170,11 +178,19 @@ func (l *link) run(ctx context.Context) error {
 			if err := l.grant.CheckSession(l.peer, l.now()); err != nil {
 				return err
 			}
+			if !l.round.over && time.Since(l.round.moved) > roundStall {
+				return errStalled
+			}
 			if !l.out.frame(wire.AppendFrame(nil, framePing, nil)) {
 				return errPeer
 			}
 		case v := <-l.mine:
 			l.own = v
+			if viewC == nil {
+				viewC = time.After(time.Until(viewed.Add(viewGap)))
+			}
+		case <-viewC:
+			viewC, viewed = nil, time.Now()
 			if err := l.tellView(); err != nil {
 				return err
 			}
@@ -223,7 +239,7 @@ func (l *link) start(ctx context.Context, controlSet bool) error {
 	}
 	l.round.end()
 	l.next++
-	l.round = round{n: l.next, control: controlSet, s: s, records: l.lib.Replica.Counts().Records}
+	l.round = round{n: l.next, control: controlSet, s: s, moved: time.Now(), records: l.lib.Replica.Counts().Records}
 	return l.send(encodeReconcile(controlSet, l.round.n, l.viewID, first))
 }
 
@@ -239,16 +255,25 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 		return m.err
 	}
 	switch m.typ {
+	case frameRecords, frameReconcile, frameCaught:
+		l.round.moved = time.Now()
+	}
+	switch m.typ {
 	case frameRecords:
 		return l.apply(ctx, m)
 	case frameReconcile:
 		return l.reconcile(ctx, m)
+	case frameResync:
+		return allow(l.pace.resyncs, "requests to reconcile")
 	case frameCaught:
 		if m.round == l.round.n && !l.round.over {
 			l.round.caught = true
 			return l.finish(ctx)
 		}
 	case frameView:
+		if err := allow(l.pace.views, "views"); err != nil {
+			return err
+		}
 		if err := l.learnView(m.payload); err != nil {
 			return err
 		}
@@ -287,6 +312,9 @@ func (l *link) reconcile(ctx context.Context, m inbound) error {
 		if !l.told || m.view != l.viewID {
 			return nil // the view just changed; the opener hears of it and begins again
 		}
+		if err := allow(l.pace.rounds, "reconciliations"); err != nil {
+			return err
+		}
 		snap, err := l.lib.Replica.Snapshot(ctx, m.control, l.view)
 		if err != nil {
 			return err
@@ -296,7 +324,7 @@ func (l *link) reconcile(ctx context.Context, m inbound) error {
 			return err
 		}
 		l.round.end()
-		l.round = round{n: m.round, control: m.control, s: s}
+		l.round = round{n: m.round, control: m.control, s: s, moved: time.Now()}
 	}
 	if l.round.s == nil || l.round.done {
 		return nil
@@ -374,85 +402,4 @@ func (l *link) finish(ctx context.Context) error {
 		return l.start(ctx, false)
 	}
 	return nil
-}
-
-// apply stores records, together with those that are waiting behind them.
-func (l *link) apply(ctx context.Context, m inbound) error {
-	parts, count := []replica.Checked{m.recs}, len(m.recs.Records())
-	var held *inbound // what came behind the records and is no record
-	for more := true; more && count < applyBatch; {
-		select {
-		case n := <-l.in:
-			if n.typ == frameRecords && n.err == nil && n.control == m.control {
-				parts, count = append(parts, n.recs), count+len(n.recs.Records())
-			} else {
-				held, more = &n, false
-			}
-		default:
-			more = false
-		}
-	}
-	recs := replica.Join(parts...)
-	res, err := l.lib.Replica.ApplyChecked(ctx, recs, l.peer)
-	if err != nil {
-		return err
-	}
-	l.respite.news = l.respite.news || res.New > 0
-	for _, ref := range res.Refused {
-		switch {
-		case errors.Is(ref.Err, control.ErrUnknownCert):
-			l.resync() // the control set of the peer has it
-		case errors.Is(ref.Err, replica.ErrDeferred):
-			l.respite.early = true
-		case errors.Is(ref.Err, record.ErrSignature), errors.Is(ref.Err, record.ErrInvalid):
-			return fmt.Errorf("%w: record %s: %w", errPeer, ref.ID, ref.Err)
-		default:
-			l.log.Warn("record refused", "record", ref.ID.String(), "error", ref.Err)
-		}
-	}
-	if err := l.correct(ctx, recs.Records()); err != nil {
-		return err
-	}
-	if held == nil {
-		return nil
-	}
-	if (held.typ == frameResync || held.typ == frameView) && held.err == nil {
-		l.resync()
-	}
-	return l.handle(ctx, *held)
-}
-
-// read decodes frames, and checks the signatures of records, until the stream fails.
-func (l *link) read(ctx context.Context) {
-	fr := wire.NewFrameReader(l.stream, 0)
-	for {
-		_ = l.stream.SetReadDeadline(time.Now().Add(silence))
-		typ, body, err := fr.Read()
-		m := inbound{typ: typ, err: foreign(err)}
-		if err == nil {
-			switch typ {
-			case frameRecords:
-				var recs []record.Record
-				m.control, recs, m.err = decodeRecords(body)
-				l.saw(recs)
-				m.recs = l.lib.Replica.Check(recs)
-			case frameReconcile:
-				m.control, m.round, m.view, m.payload, m.err = decodeReconcile(body)
-				m.payload = bytes.Clone(m.payload)
-			case frameView, frameAsk, frameHave, frameLater:
-				m.payload = bytes.Clone(body)
-			case frameCaught:
-				m.round, m.err = decodeNumber(body)
-			}
-			m.err = foreign(m.err)
-		}
-		select {
-		case l.in <- m:
-		case <-ctx.Done():
-			return
-		}
-		if m.err != nil {
-			return
-		}
-	}
 }

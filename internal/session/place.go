@@ -251,7 +251,10 @@ func (m *Manager) runLink(p *place, st transport.Stream) {
 		_ = st.Reset()
 		return
 	}
-	p.link = l
+	p.link, l.pace = l, newPace()
+	if e := m.libs[p.lib.ID]; e != nil {
+		l.pace = e.paceLocked(s.peer)
+	}
 	p.wg.Add(1) // in force, so nobody waits yet
 	if e := m.libs[p.lib.ID]; e != nil && e.visits[s.peer] {
 		p.wg.Add(1)

@@ -25,6 +25,7 @@ type entry struct {
 	rests  map[transport.PeerID]rest
 	seen   map[transport.PeerID]time.Time // when there was a link last
 
+	paces     map[transport.PeerID]*pace
 	seek      seek
 	inquiries map[*Inquiry]bool
 	visits    map[transport.PeerID]bool // members visited, or on the way to
@@ -44,7 +45,7 @@ type rest struct {
 func newEntry(lib *Library) *entry {
 	return &entry{
 		lib: lib, links: make(map[transport.PeerID]*place), rests: make(map[transport.PeerID]rest),
-		seen: make(map[transport.PeerID]time.Time), inquiries: make(map[*Inquiry]bool), visits: make(map[transport.PeerID]bool),
+		seen: make(map[transport.PeerID]time.Time), paces: make(map[transport.PeerID]*pace), inquiries: make(map[*Inquiry]bool), visits: make(map[transport.PeerID]bool),
 	}
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"iter"
+	"time"
 
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/reconcile"
@@ -20,6 +21,7 @@ type round struct {
 	bulk    bool
 	records int64 // stored when the round began
 	over    bool
+	moved   time.Time // when something of it came last
 	nextID  func() (record.ID, error, bool)
 	stop    func()
 }

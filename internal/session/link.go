@@ -178,7 +178,7 @@ func (l *link) run(ctx context.Context) error {
 			if err := l.grant.CheckSession(l.peer, l.now()); err != nil {
 				return err
 			}
-			if !l.round.over && time.Since(l.round.moved) > roundStall {
+			if l.opener && !l.round.over && time.Since(l.round.moved) > roundStall {
 				return errStalled
 			}
 			if !l.out.frame(wire.AppendFrame(nil, framePing, nil)) {

@@ -20,7 +20,12 @@ func (r *Replica) build(ctx context.Context) {
 		r.readyErr = err
 		return
 	}
-	set, err := r.code(ctx, r.unlock)
+	set, err := r.code(ctx, func() {
+		r.mu.Lock()
+		r.assets = reconcile.NewSet(r.opts.ReconcileKey, assetPrefix) // the scan sees what came before
+		r.mu.Unlock()
+		r.unlock()
+	})
 	if err != nil {
 		r.readyErr = fmt.Errorf("replica: read ids: %w", err)
 		return

@@ -94,3 +94,25 @@ func TestStoringWhileBuilding(t *testing.T) {
 	require.Equal(t, stored, want.Len())
 	check(t, again.Close())
 }
+
+// A record that is stored before the scan has begun is seen by it, and counts once.
+func TestStoringBeforeBuilding(t *testing.T) {
+	w := newWorld(t)
+	s := memory.New()
+	defer func() { check(t, s.Close()) }()
+	r := w.open(t, s)
+	_, err := r.Apply(t.Context(), w.control, transport.PeerID{})
+	check(t, err)
+	check(t, r.Close())
+	for i := range 50 {
+		r := w.open(t, s)
+		_, err := r.Apply(t.Context(), []record.Record{
+			w.sign(t, 0, record.Announce, digest(i), record.ClockAt(start), "image/png", 1),
+		}, transport.PeerID{})
+		check(t, err)
+		got, err := r.Snapshot(t.Context(), false, nil)
+		check(t, err)
+		require.Equal(t, i+1, got.Len())
+		check(t, r.Close())
+	}
+}

@@ -84,12 +84,22 @@ func Get(ctx context.Context, r ds.Read, key ds.Key) ([]byte, error) {
 // Scan yields the keys below prefix and their values in ascending order, as of
 // one moment. With keysOnly the values are nil.
 func Scan(ctx context.Context, r ds.Read, prefix ds.Key, keysOnly bool) iter.Seq2[query.Entry, error] {
+	return scan(ctx, r, query.Query{Prefix: prefix.String(), KeysOnly: keysOnly})
+}
+
+// ScanFrom is [Scan] from a key on. Stores of this module go there at once; another
+// may read what comes before as well.
+func ScanFrom(ctx context.Context, r ds.Read, prefix, from ds.Key) iter.Seq2[query.Entry, error] {
+	return scan(ctx, r, query.Query{
+		Prefix:  prefix.String(),
+		Filters: []query.Filter{query.FilterKeyCompare{Op: query.GreaterThanOrEqual, Key: from.String()}},
+	})
+}
+
+func scan(ctx context.Context, r ds.Read, q query.Query) iter.Seq2[query.Entry, error] {
+	q.Orders = []query.Order{query.OrderByKey{}}
 	return func(yield func(query.Entry, error) bool) {
-		res, err := r.Query(ctx, query.Query{
-			Prefix:   prefix.String(),
-			KeysOnly: keysOnly,
-			Orders:   []query.Order{query.OrderByKey{}},
-		})
+		res, err := r.Query(ctx, q)
 		if err != nil {
 			yield(query.Entry{}, err)
 			return

@@ -167,15 +167,13 @@ func (r *Replica) viewIDs(ctx context.Context, view filter.View) iter.Seq2[recor
 // the view, in ascending order of their assets from the given one on, as of one
 // moment. Records without their body are left out.
 func (r *Replica) RecordsFrom(ctx context.Context, controlSet bool, view filter.View, from can.Digest) iter.Seq2[record.Record, error] {
-	room, first := "a", r.assetKey("a", from).String()
+	room, first := r.key("a"), r.assetKey("a", from)
 	if controlSet {
-		room, first = "k", ""
+		room = r.key("k")
+		first = room
 	}
 	return func(yield func(record.Record, error) bool) {
-		for e, err := range kv.Scan(ctx, r.opts.Store, r.key(room), false) {
-			if err == nil && e.Key < first {
-				continue
-			}
+		for e, err := range kv.ScanFrom(ctx, r.opts.Store, room, first) {
 			var rows []record.Record
 			switch {
 			case err != nil:

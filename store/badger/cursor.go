@@ -104,6 +104,8 @@ func (c *cursor) seek(it *badgerdb.Iterator) {
 	case c.r.Reverse && c.r.Prefix != "":
 		skip = c.r.End()
 		it.Seek([]byte(skip))
+	case !c.r.Reverse && c.r.From > c.r.Prefix:
+		it.Seek([]byte(c.r.From))
 	default:
 		it.Rewind()
 	}

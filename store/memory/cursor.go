@@ -69,7 +69,7 @@ func (c *cursor) step() bool {
 	}
 	c.started = true
 	if !c.r.Reverse {
-		return c.iter.Seek(item{key: c.r.Prefix})
+		return c.iter.Seek(item{key: max(c.r.Prefix, c.r.From)})
 	}
 	end := c.r.End()
 	if end == "" || !c.iter.Seek(item{key: end}) {

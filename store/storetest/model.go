@@ -234,6 +234,15 @@ func compareQuery(t *rapid.T, r ds.Read, data map[string]string) []string {
 		order = []query.Order{query.OrderByKeyDescending{}}
 		slices.Reverse(all)
 	}
+	var filters []query.Filter
+	if rapid.Bool().Draw(t, "filtered") {
+		f := query.FilterKeyCompare{
+			Op:  rapid.SampledFrom([]query.Op{query.GreaterThan, query.GreaterThanOrEqual, query.LessThan}).Draw(t, "op"),
+			Key: rapid.OneOf(rapid.SampledFrom(modelKeys), rapid.SampledFrom([]string{"", "/", "/a/", "/aa", "/b0", "/c"})).Draw(t, "than"),
+		}
+		filters = append(filters, f)
+		all = slices.DeleteFunc(slices.Clone(all), func(k string) bool { return !f.Filter(query.Entry{Key: k}) })
+	}
 	offset, limit := rapid.IntRange(0, 3).Draw(t, "offset"), rapid.IntRange(0, 3).Draw(t, "limit")
 	seen := all
 	want := all[min(offset, len(all)):]
@@ -241,7 +250,7 @@ func compareQuery(t *rapid.T, r ds.Read, data map[string]string) []string {
 		want = want[:min(limit, len(want))]
 		seen = seen[:min(offset+limit, len(seen))]
 	}
-	res, err := r.Query(ctx, query.Query{Prefix: prefix, Orders: order, Offset: offset, Limit: limit})
+	res, err := r.Query(ctx, query.Query{Prefix: prefix, Filters: filters, Orders: order, Offset: offset, Limit: limit})
 	require.NoError(t, err)
 	got, err := res.Rest()
 	require.NoError(t, err)

@@ -15,6 +15,9 @@ type Range struct {
 	// Prefix begins every key in the range; it ends in a slash, or is empty for
 	// all keys.
 	Prefix string
+	// From is a key below which no entry is wanted, or empty. It is a hint to begin
+	// there, and for ascending order only.
+	From string
 	// Reverse asks for descending byte order.
 	Reverse bool
 	// Values asks for values; without, only Key and Size are filled in.
@@ -60,6 +63,9 @@ func Query(ctx context.Context, q query.Query, open func(Range) (Cursor, error))
 			native = false
 		}
 	}
+	if native && !r.Reverse {
+		r.From = from(q.Filters)
+	}
 	if needsValues(q, native) {
 		r.Values = true
 	}
@@ -77,6 +83,19 @@ func Query(ctx context.Context, q query.Query, open func(Range) (Cursor, error))
 	it.skip, it.left = max(q.Offset, 0), max(q.Limit, 0)
 	it.bounded = q.Limit > 0
 	return query.ResultsFromIterator(q, query.Iterator{Next: it.next, Close: it.close}), nil
+}
+
+// from returns the greatest key that all entries must reach.
+func from(filters []query.Filter) (key string) {
+	for _, f := range filters {
+		if p, ok := f.(*query.FilterKeyCompare); ok {
+			f = *p
+		}
+		if c, ok := f.(query.FilterKeyCompare); ok && (c.Op == query.GreaterThan || c.Op == query.GreaterThanOrEqual) {
+			key = max(key, c.Key)
+		}
+	}
+	return key
 }
 
 // needsValues says whether a query that does not return values must see them.

@@ -145,6 +145,20 @@ func (h *hub) after(seq uint64) (events []Event, wake <-chan struct{}, closed bo
 	return events, h.wake, h.closed
 }
 
+// down returns when each peer was last lost for a library, as far back as events
+// are kept.
+func (h *hub) down(lib LibraryID) map[transport.PeerID]time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make(map[transport.PeerID]time.Time)
+	for _, e := range h.ring {
+		if e.Kind == EventPeerDown && e.Library == lib {
+			out[e.Peer] = e.Time
+		}
+	}
+	return out
+}
+
 // Events yields what happens on the node from now on, in order, until ctx ends or
 // the node is closed. A reader that falls more than a few thousand events behind
 // gets an [EventMissed] in their place; what counts is in [Library.Status] and

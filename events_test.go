@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/store/memory"
 )
@@ -63,6 +64,20 @@ func TestEventsSurviveARestart(t *testing.T) {
 		require.Greater(t, crashed.seq, h.seq)
 		stop()
 	})
+}
+
+// Whatever the queue says of an asset has a name for hosts.
+func TestStatesAndCausesHaveNames(t *testing.T) {
+	seen := make(map[Cause]bool)
+	for c := replica.NoCause + 1; c <= replica.Held; c++ {
+		require.NotEmpty(t, causes[c], c)
+		require.False(t, seen[causes[c]], "two causes have one name")
+		seen[causes[c]] = true
+	}
+	require.Len(t, causes, len(seen))
+	for s := replica.Wanted; s <= replica.Gone; s++ {
+		require.NotEmpty(t, assetStates[s], s)
+	}
 }
 
 func FuzzDecodeEvents(f *testing.F) {

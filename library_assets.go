@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/transport"
@@ -22,6 +24,9 @@ type Asset struct {
 	// Cause says why the asset has not come further, and Detail more about it.
 	Cause  Cause
 	Detail string
+	// OfflineSince is, with the cause [SourceOffline], when the last link to who
+	// announced it ended; zero when that is not known any more.
+	OfflineSince time.Time
 	// Handle is the local CAN Service's hash for the content, empty while it is not
 	// there.
 	Handle string
@@ -44,6 +49,8 @@ const (
 	Have AssetState = "have"
 	// TrashedHere: it was trashed here; it is not fetched again.
 	TrashedHere AssetState = "trashed_here"
+	// NotWanted: the content is neither here nor to be fetched; the cause says why.
+	NotWanted AssetState = "not_wanted"
 )
 
 // Cause says why an asset has not come further; empty means that it waits for its
@@ -52,14 +59,16 @@ type Cause string
 
 // The causes.
 const (
-	NoPeer        Cause = "no_peer"        // no connected member has it
-	SourceOffline Cause = "source_offline" // who announced it is not connected
+	NoPeer        Cause = "no_peer"        // no connected member has it, or may give it to this node: both answer the same
+	SourceOffline Cause = "source_offline" // no connected member has it, and who announced it is not connected
 	ServiceDown   Cause = "service_down"   // the local CAN Service is failing
-	NotAllowed    Cause = "not_allowed"    // members do not serve it to this node
+	NotAllowed    Cause = "not_allowed"    // this node's membership has ended
 	NoSpace       Cause = "no_space"       // too little disk space
 	BadContent    Cause = "bad_content"    // the content is not what was announced
 	Rejected      Cause = "rejected"       // the local CAN Service refuses it
-	HeldBack      Cause = "held"           // the host must confirm first
+	HeldBack      Cause = "held"           // it was trashed here, and the removal waits for the host's confirmation
+	OutsideView   Cause = "outside_view"   // the node's own view leaves it out; see [Library.SetView]
+	ByMode        Cause = "mode"           // the library's mode fetches nothing; see [Library.Fetch]
 )
 
 var (
@@ -85,13 +94,14 @@ func (l *Library) Assets(ctx context.Context) iter.Seq2[Asset, error] {
 func (l *Library) AssetsAfter(ctx context.Context, after can.Digest) iter.Seq2[Asset, error] {
 	return listing(ctx, l, func(ctx context.Context, lib *library.Library) iter.Seq2[Asset, error] {
 		return func(yield func(Asset, error) bool) {
+			src := new(sources)
 			for e, err := range lib.EntriesAfter(ctx, after) {
 				if err == nil && !e.Member {
 					continue
 				}
 				var a Asset
 				if err == nil {
-					a, err = l.asset(ctx, lib, e)
+					a, err = l.asset(ctx, lib, e, src)
 				}
 				if !yield(a, err) || err != nil {
 					return
@@ -101,8 +111,9 @@ func (l *Library) AssetsAfter(ctx context.Context, after can.Digest) iter.Seq2[A
 	})
 }
 
-// Asset returns one asset; the error matches [ErrNoAsset] where the library does
-// not hold it.
+// Asset returns one asset, also one that the library holds and the node's own view
+// leaves out, as far as the node knows of it. The error matches [ErrNoAsset] where
+// the library does not hold it.
 func (l *Library) Asset(ctx context.Context, d can.Digest) (Asset, error) {
 	lib, done, err := l.member()
 	if err != nil {
@@ -110,49 +121,114 @@ func (l *Library) Asset(ctx context.Context, d can.Digest) (Asset, error) {
 	}
 	defer done()
 	e, err := lib.Entry(ctx, d)
-	if err == nil && !e.Member {
+	if err == nil && !e.Member && !outside(lib, e) {
 		err = fmt.Errorf("%w: %s", ErrNoAsset, d)
 	}
 	if err != nil {
 		return Asset{}, err
 	}
-	return l.asset(ctx, lib, e)
+	return l.asset(ctx, lib, e, new(sources))
 }
 
-func (l *Library) asset(ctx context.Context, lib *library.Library, e replica.Entry) (Asset, error) {
+// outside reports whether only the node's own view keeps an asset out.
+func outside(lib *library.Library, e replica.Entry) bool {
+	desc, ok := lib.Description()
+	return ok && !e.Member && e.Known() && e.Live.HasBody() && desc.Filter.Match(e.Asset, e.Body.Metadata())
+}
+
+func (l *Library) asset(ctx context.Context, lib *library.Library, e replica.Entry, src *sources) (Asset, error) {
 	a := Asset{
 		Digest: e.Asset, Size: int64(e.Body.Size), Timestamp: e.Body.Timestamp, Metadata: e.Body.Metadata(), State: Wanted,
 	}
-	if w, queued, err := lib.Work(ctx, e.Asset); err != nil {
+	w, queued, err := lib.Work(ctx, e.Asset)
+	if err != nil {
 		return Asset{}, err
-	} else if queued {
+	}
+	if queued {
 		a.State, a.Cause, a.Detail = assetStates[w.State], causes[w.Cause], w.Detail
 	} else if local, err := lib.Local(ctx, e.Asset); err != nil {
 		return Asset{}, err
 	} else if s, ok := assetStates[local.State]; ok {
 		a.State = s
 	}
-	if a.Cause == NoPeer && !l.connected(lib, e.Live.Author) {
-		a.Cause = SourceOffline
+	item, here, err := l.n.inv.Present(ctx, e.Asset)
+	if err != nil {
+		return Asset{}, err
 	}
-	item, ok, err := l.n.inv.Present(ctx, e.Asset)
-	if err == nil && ok {
+	if here {
 		a.Handle = item.Handle
 	}
-	return a, err
+	return a, l.explain(ctx, lib, e, &a, src)
 }
 
-// connected reports whether the library is shared now with the member whose author
-// key this is.
-func (l *Library) connected(lib *library.Library, author [32]byte) bool {
+// explain finds the causes that no attempt to fetch tells of.
+func (l *Library) explain(ctx context.Context, lib *library.Library, e replica.Entry, a *Asset, src *sources) error {
+	if !e.Member {
+		a.State, a.Cause, a.Detail = NotWanted, OutsideView, ""
+		if a.Handle != "" {
+			a.State = Have
+		}
+		return nil
+	}
+	if a.Handle == "" && l.n.announcer.Held(l.id) > 0 {
+		items, err := l.n.inv.ByDigest(ctx, e.Asset)
+		if err != nil {
+			return err
+		}
+		for _, i := range items {
+			if i.Is(inventory.Trashed) && !i.Is(inventory.TrashedByUs) {
+				a.State, a.Cause, a.Detail = TrashedHere, HeldBack, "its removal waits for confirmation"
+				return nil
+			}
+		}
+	}
+	switch a.State {
+	case Have, TrashedHere, Ingesting:
+		return nil
+	}
+	switch grant := lib.Grant(); {
+	case !lib.Fetches() && (lib.Paused() || !l.n.fetcher.Asked(l.id, a.Digest)):
+		a.Cause, a.Detail = ByMode, fmt.Sprintf("the mode is %s", l.Mode())
+		if a.State == Wanted {
+			a.State = NotWanted
+		}
+	case !grant.ValidAt(l.n.cfg.Now(), 0):
+		a.Cause, a.Detail = NotAllowed, "the membership ended on "+time.Unix(grant.GrantExp, 0).UTC().Format("2006-01-02 15:04 MST")
+	case a.Cause == NoPeer:
+		src.look(l, lib)
+		if !src.up[e.Live.Author] {
+			a.Cause, a.OfflineSince = SourceOffline, src.since[e.Live.Author]
+		}
+	}
+	return nil
+}
+
+// sources is what a listing knows of the members that announce: which of them are
+// connected, and since when the others are not. It is looked up once, when the
+// first asset asks.
+type sources struct {
+	known bool
+	up    map[[32]byte]bool
+	since map[[32]byte]time.Time
+}
+
+func (s *sources) look(l *Library, lib *library.Library) {
+	if s.known {
+		return
+	}
+	s.known, s.up, s.since = true, make(map[[32]byte]bool), make(map[[32]byte]time.Time)
 	up := make(map[transport.PeerID]bool)
 	for _, p := range l.n.sessions.Peers(l.id) {
 		up[p.ID] = true
 	}
+	down := l.n.events.down(l.id)
 	for _, m := range lib.Members() {
-		if m.Author == author && up[transport.PeerID(m.Device)] {
-			return true
+		id := transport.PeerID(m.Device)
+		if up[id] {
+			s.up[m.Author] = true
+		}
+		if t := down[id]; t.After(s.since[m.Author]) {
+			s.since[m.Author] = t
 		}
 	}
-	return false
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/can"
-	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/session"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/transport"
@@ -137,7 +137,8 @@ type LibraryStatus struct {
 	Synced  int64
 	Pending int64
 	Failed  int64
-	// Causes counts what keeps the failed ones.
+	// Causes counts what keeps the failed ones and, where the mode fetches nothing,
+	// under [ByMode] those that would be fetched.
 	Causes map[Cause]int64
 	// Removed counts the tombstones that the library keeps.
 	Removed int64
@@ -177,7 +178,7 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 		s.Expires = time.Unix(e, 0).UTC()
 	}
 	if c.Queued > 0 {
-		if err := l.tally(ctx, lib.Replica, &s); err != nil {
+		if err := l.tally(ctx, lib, &s); err != nil {
 			return LibraryStatus{}, err
 		}
 	}
@@ -191,7 +192,7 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 		s.State = StateJoining
 	case s.Pending == 0:
 		s.State = StateSynced
-	case s.Failed == s.Pending:
+	case s.Failed+s.Causes[ByMode] == s.Pending:
 		s.State = StateWaiting
 	default:
 		s.State = StateSyncing
@@ -204,10 +205,14 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 const maxTally = 10_000
 
 // tally counts what failed in the queue.
-func (l *Library) tally(ctx context.Context, rep *replica.Replica, s *LibraryStatus) error {
+func (l *Library) tally(ctx context.Context, lib *library.Library, s *LibraryStatus) error {
 	s.Causes = make(map[Cause]int64)
+	if !lib.Fetches() { // what is asked for by name is a matter of moments
+		s.Causes[ByMode] = s.Pending
+		return nil
+	}
 	seen := 0
-	for w, err := range rep.Queue(ctx) {
+	for w, err := range lib.Queue(ctx) {
 		if err != nil {
 			return err
 		}

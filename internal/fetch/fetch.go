@@ -276,6 +276,18 @@ func (f *Fetcher) Fetch(ctx context.Context, id [32]byte, assets ...can.Digest) 
 	return nil
 }
 
+// Asked reports whether an asset was asked for by name and has not come yet.
+func (f *Fetcher) Asked(id [32]byte, asset can.Digest) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.libs[id]
+	if d == nil {
+		return false
+	}
+	_, ok := d.asked[asset]
+	return ok
+}
+
 // Stats returns the counters.
 func (f *Fetcher) Stats() Stats {
 	f.mu.Lock()

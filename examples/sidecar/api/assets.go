@@ -64,9 +64,9 @@ func (h *Handler) assets(r *http.Request, body []byte) (any, error) {
 	}
 	state := cansync.AssetState(q.Get("state"))
 	switch state {
-	case "", cansync.Wanted, cansync.Partial, cansync.Verified, cansync.Ingesting, cansync.Have, cansync.TrashedHere:
+	case "", cansync.Wanted, cansync.Partial, cansync.Verified, cansync.Ingesting, cansync.Have, cansync.TrashedHere, cansync.NotWanted:
 	default:
-		return nil, failf(http.StatusBadRequest, "parameter \"state\": want one of wanted, partial, verified, ingesting, have, trashed_here")
+		return nil, failf(http.StatusBadRequest, "parameter \"state\": want one of wanted, partial, verified, ingesting, have, trashed_here, not_wanted")
 	}
 	l, err := h.lookup(r)
 	if err != nil {

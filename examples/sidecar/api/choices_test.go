@@ -2,13 +2,16 @@ package api
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cansync/cansync"
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/can/cantest"
 	tmem "github.com/cansync/cansync/transport/memory"
 )
 
@@ -170,4 +173,59 @@ func TestLocalChoicesTakeNoRight(t *testing.T) {
 	require.Equal(t, "receive-only", get[changedView](t, b, "PATCH", path, `{"mode":"receive-only"}`).Mode)
 	require.Equal(t, http.StatusForbidden, b.call(t, "PATCH", path, `{"mode":"paused","delete_policy":"trash"}`).code)
 	require.Equal(t, "receive-only", get[libraryView](t, b, "GET", path, "").Mode)
+}
+
+// TestWhyAnAssetHasNotCome shows states and causes as the library tells them.
+func TestWhyAnAssetHasNotCome(t *testing.T) {
+	a, b, path := two(t)
+	add := func(content, user string) string {
+		a.can.Add([]byte(content), can.Metadata{User: user})
+		a.node.Poll()
+		return path + "/assets/" + digestOf([]byte(content)).String()
+	}
+	shows := func(asset, state, cause string) (v assetView) {
+		t.Helper()
+		b.eventually(t, state+" "+cause, func() bool {
+			ans := b.call(t, "GET", asset, "")
+			if ans.code == http.StatusNotFound {
+				return false
+			}
+			require.Equal(t, http.StatusOK, ans.code, ans.error)
+			v = assetView{}
+			require.NoError(t, json.Unmarshal(ans.data, &v))
+			return v.State == state && (v.Cause == nil) == (cause == "") && (cause == "" || *v.Cause == cause)
+		})
+		return v
+	}
+	here := add("here", "u")
+	require.Nil(t, shows(here, "have", "").Detail)
+
+	get[changedView](t, b, "PATCH", path, `{"quota":5}`)
+	large := add("too large", "u")
+	require.Contains(t, *shows(large, "wanted", "no_space").Detail, "quota")
+	get[changedView](t, b, "PATCH", path, `{"mode":"records-only","quota":0}`)
+	require.Equal(t, "the mode is records-only", *shows(large, "not_wanted", "mode").Detail)
+	require.Len(t, get[assetsView](t, b, "GET", path+"/assets?state=not_wanted", "").Items, 1)
+	v := get[libraryView](t, b, "GET", path, "")
+	require.Equal(t, "waiting", v.State)
+	require.Equal(t, map[cansync.Cause]int64{cansync.ByMode: 1}, v.Causes)
+
+	get[changedView](t, b, "PATCH", path, `{"view":{"user":"nobody"}}`)
+	shows(here, "have", "outside_view")
+	shows(large, "not_wanted", "outside_view")
+	require.Empty(t, get[assetsView](t, b, "GET", path+"/assets", "").Items)
+	get[changedView](t, b, "PATCH", path, `{"view":{}}`)
+
+	refuse := b.can.Inject(cantest.Fault{Route: cantest.RouteIngest, Probability: 1, Action: cantest.Action{Kind: cantest.ActStatus, Status: http.StatusUnprocessableEntity}})
+	get[changedView](t, b, "PATCH", path, `{"mode":"sync"}`)
+	require.NotContains(t, *shows(large, "ingesting", "rejected").Detail, "can: ")
+	require.Positive(t, refuse.Fired())
+	refuse.Remove()
+
+	get[changedView](t, b, "PATCH", path, `{"mode":"records-only"}`)
+	gone := add("gone", "u")
+	shows(gone, "not_wanted", "mode")
+	require.NoError(t, a.node.Close())
+	get[changedView](t, b, "PATCH", path, `{"mode":"sync"}`)
+	require.NotNil(t, shows(gone, "wanted", "source_offline").OfflineSince)
 }

@@ -123,6 +123,8 @@ type assetView struct {
 	State       string   `json:"state"`
 	Cause       *string  `json:"cause"`
 	Detail      *string  `json:"detail"`
+	// OfflineSince is since when the source is, with the cause source_offline.
+	OfflineSince *string `json:"offline_since"`
 }
 
 type assetsView struct {
@@ -255,6 +257,7 @@ func assetViewOf(a cansync.Asset) assetView {
 		Digest: a.Digest.String(), Hash: text(a.Handle), Size: a.Size, Timestamp: a.Timestamp, MIMEType: a.MIMEType,
 		Application: a.Application, User: a.User, Description: a.Description, Tags: orEmpty(a.Tags),
 		Filename: a.Filename, Path: a.Path, State: string(a.State), Cause: text(string(a.Cause)), Detail: text(plain(a.Detail)),
+		OfflineSince: stamp(a.OfflineSince),
 	}
 }
 

@@ -229,6 +229,51 @@ func TestAFullSetRefusesAndStaysAsItIs(t *testing.T) {
 	require.Equal(t, 4, s.Len())
 }
 
+func TestAMemberCannotFillTheSet(t *testing.T) {
+	w := newWorld(t)
+	s := New(w.lib)
+	s.limit, s.share, s.common = 64, 8, 48
+	addAll(t, s, w.owner.joined...)
+	all := capability.Read | capability.Write | capability.Invite
+	mallory, honest := w.owner.admit(all), w.owner.admit(all)
+	addAll(t, s, mallory.joined...)
+	addAll(t, s, honest.joined...)
+	// Invites of its own, and those of devices that it lets in itself.
+	puppet := mallory.admit(all)
+	addAll(t, s, puppet.joined...) // 2 of 8
+	refused := 0
+	for i := range 40 {
+		by := mallory
+		if i%2 == 1 {
+			by = puppet
+		}
+		_, _, r := by.invite(capability.InviteOptions{Rights: capability.Read})
+		if _, err := s.Add(r); err != nil {
+			require.ErrorIs(t, err, ErrShare)
+			require.ErrorIs(t, err, ErrFull)
+			refused++
+		}
+	}
+	require.Equal(t, 40-6, refused)
+	c := honest.admit(all)
+	addAll(t, s, c.joined...)
+	// However many they are, admins are heard.
+	for range 10 {
+		m := w.owner.admit(all)
+		addAll(t, s, m.joined...)
+		for range 9 {
+			_, _, r := m.invite(capability.InviteOptions{Rights: capability.Read})
+			_, _ = s.Add(r)
+		}
+		if s.Len() > 60 {
+			break
+		}
+	}
+	require.LessOrEqual(t, s.shared, 48)
+	addAll(t, s, w.owner.describe("still", w.tick()))
+	require.LessOrEqual(t, s.Len(), 64)
+}
+
 func TestOpenInvitesAreTheNewest(t *testing.T) {
 	w := newWorld(t)
 	s := New(w.lib)

@@ -36,6 +36,9 @@ var (
 	ErrKind = errors.New("control: record kind not supported")
 	// ErrFull says that the set has [MaxRecords].
 	ErrFull = errors.New("control: set is full")
+	// ErrShare says that a member, and those it let in, have used up their
+	// [MaxShare], or all who are no admins their [MaxShared]. It matches [ErrFull].
+	ErrShare = fmt.Errorf("%w: the share of members without the admin right is used up; let an admin do it", ErrFull)
 )
 
 // State is the control set of one library. It is not safe for concurrent use.
@@ -53,7 +56,13 @@ type State struct {
 	waiting waiting
 	digest  *[32]byte // of valid; nil when out of date
 
+	// shares counts the records that each sponsor accounts for.
+	shares map[capability.CertID]int
+	shared int
+
 	limit  int    // MaxRecords
+	share  int    // MaxShare
+	common int    // MaxShared
 	verify verify // capability.Chain.Verify
 }
 
@@ -65,6 +74,9 @@ type cert struct {
 	capability.Cert
 	grant    capability.Grant
 	carriers []record.ID
+	// sponsor is who accounts for what this member says: nobody for an admin; else the
+	// sponsor of the member that let it in first, or itself if an admin did.
+	sponsor capability.CertID
 }
 
 type verify func(capability.Chain, [32]byte, func(capability.CertID) (capability.Grant, error)) (capability.Grant, error)
@@ -82,7 +94,10 @@ func New(library [32]byte) *State {
 		certs:   map[capability.CertID]*cert{},
 		newest:  map[speaker]record.ID{},
 		waiting: newWaiting(),
+		shares:  map[capability.CertID]int{},
 		limit:   MaxRecords,
+		share:   MaxShare,
+		common:  MaxShared,
 		verify:  capability.Chain.Verify,
 	}
 }
@@ -163,11 +178,19 @@ func (s *State) admit(it item, in *cert, c *Change) error {
 	} else if len(s.valid) >= s.limit {
 		return ErrFull
 	}
+	// Of who speaks; the owner's first device introduces itself.
+	if by := s.certs[capability.CertID(r.Cert)]; by != nil && !by.sponsor.IsZero() {
+		if s.shares[by.sponsor] >= s.share || s.shared >= s.common {
+			return ErrShare
+		}
+		s.shares[by.sponsor]++
+		s.shared++
+	}
 	if in != nil {
 		if have := s.certs[in.grant.ID]; have != nil {
 			have.carriers = append(have.carriers, it.id)
 		} else {
-			in.carriers = []record.ID{it.id}
+			in.carriers, in.sponsor = []record.ID{it.id}, s.sponsor(in)
 			s.certs[in.grant.ID] = in
 		}
 	}
@@ -176,6 +199,17 @@ func (s *State) admit(it item, in *cert, c *Change) error {
 	s.digest = nil
 	c.Added = append(c.Added, r)
 	return nil
+}
+
+// sponsor returns who accounts for a certificate that begins to count.
+func (s *State) sponsor(c *cert) (id capability.CertID) {
+	switch by := s.certs[c.Admitter]; {
+	case c.grant.Rights.Has(capability.Admin), c.Kind != capability.KindMember:
+		return id
+	case by != nil && !by.sponsor.IsZero():
+		return by.sponsor
+	}
+	return c.grant.ID
 }
 
 // drop takes out a description, on which nothing rests.

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	ds "github.com/ipfs/go-datastore"
 
@@ -107,16 +109,27 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 func (r *Replica) readControl(ctx context.Context) (*control.State, *reconcile.Set, error) {
 	state := control.New(r.opts.Library)
 	set := reconcile.NewSet(r.opts.ReconcileKey, controlPrefix)
+	var recs []record.Record
 	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("k"), false) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("replica: read control records: %w", err)
 		}
 		rec, err := record.Decode(e.Value)
-		if err == nil {
-			_, err = state.Apply(rec)
-		}
 		if err != nil {
 			r.log.Warn("control record unreadable, to be fetched again", "key", e.Key, "error", err)
+			continue
+		}
+		recs = append(recs, rec)
+	}
+	// By their clocks, so that hardly any comes before one that it rests on: of those
+	// that have to wait, the state keeps a few only. Clocks may be wrong.
+	slices.SortStableFunc(recs, func(a, b record.Record) int { return cmp.Compare(a.Clock, b.Clock) })
+	for before := -1; state.Len() > before; {
+		before = state.Len()
+		for _, rec := range recs {
+			if _, err := state.Apply(rec); err != nil && before > 0 {
+				r.log.Warn("control record no longer counts", "record", rec.ID().String(), "error", err)
+			}
 		}
 	}
 	for rec := range state.Records() {

@@ -203,6 +203,7 @@ func TestWatchFaults(t *testing.T) {
 	}{
 		"lost": {cantest.ActEventLost, 1, nil}, "twice": {cantest.ActEventTwice, 3, nil},
 		"unknown": {cantest.ActEventUnknown, 1, nil}, "endless line": {cantest.ActEventEndless, 0, can.ErrInvalid},
+		"late": {cantest.ActEventLate, 2, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, cantest.Options{}, can.HTTPOptions{}, func(t *testing.T, s *cantest.Service, c *can.HTTPClient) {
@@ -220,6 +221,11 @@ func TestWatchFaults(t *testing.T) {
 				require.Equal(t, 1, f.Fired())
 				require.Equal(t, can.Event{}, events[0])
 				require.Len(t, events[1:], tc.calls)
+				if name == "late" {
+					b, ok := s.Content(events[2].Asset.Handle)
+					require.True(t, ok)
+					require.Equal(t, "one", string(b), "behind the other")
+				}
 				if tc.err != nil {
 					require.ErrorIs(t, err, tc.err)
 				} else {

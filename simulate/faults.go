@@ -41,8 +41,8 @@ const (
 	// ServiceErrors: a CAN Service fails, hangs, breaks off answers or does what it
 	// was asked without saying so; each such answer counts.
 	ServiceErrors Fault = "service-errors"
-	// EventsLost: a CAN Service's events are lost, doubled or of an unknown type;
-	// each event counts.
+	// EventsLost: a CAN Service's events are lost, doubled, late, endless or of an
+	// unknown type; each event counts.
 	EventsLost Fault = "events-lost"
 	// ClockJump: a machine's clock is set a few minutes forward or back.
 	ClockJump Fault = "clock-jump"
@@ -88,7 +88,7 @@ func someServiceFault(r *rand.Rand) cantest.Fault {
 
 // eventFaults draws how a service's events go wrong.
 func eventFaults(r *rand.Rand) cantest.Fault {
-	kinds := []cantest.ActionKind{cantest.ActEventLost, cantest.ActEventTwice, cantest.ActEventUnknown, cantest.ActEventEndless}
+	kinds := []cantest.ActionKind{cantest.ActEventLost, cantest.ActEventTwice, cantest.ActEventUnknown, cantest.ActEventEndless, cantest.ActEventLate}
 	return cantest.Fault{
 		Route: cantest.RouteEvent, Probability: 0.5 + 0.5*r.Float64(), Action: cantest.Action{Kind: kinds[r.IntN(len(kinds))]},
 	}

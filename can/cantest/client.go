@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/cansync/cansync/can"
@@ -336,6 +337,7 @@ func (s *Service) Watch(ctx context.Context, fn func(can.Event)) error {
 	w := s.subscribe()
 	defer s.unsubscribe(w)
 	fn(can.Event{})
+	var late []can.Event
 	for {
 		select {
 		case <-ctx.Done():
@@ -353,9 +355,16 @@ func (s *Service) Watch(ctx context.Context, fn func(can.Event)) error {
 					return &can.Error{Op: "watch", Err: can.ErrInvalid}
 				case ActEventTwice:
 					fn(ev)
+				case ActEventLate:
+					late = append(late, ev)
+					continue
 				}
 			}
 			fn(ev)
+			for _, ev := range slices.Backward(late) {
+				fn(ev)
+			}
+			late = nil
 		}
 	}
 }

@@ -59,7 +59,7 @@ const (
 	ActWrongHash
 	// ActForget confirms an ingest and stores nothing.
 	ActForget
-	// ActEventLost drops an event. It and the three below work on [RouteEvent].
+	// ActEventLost drops an event. It and the four below work on [RouteEvent].
 	ActEventLost
 	// ActEventTwice delivers an event twice.
 	ActEventTwice
@@ -67,6 +67,9 @@ const (
 	ActEventUnknown
 	// ActEventEndless sends a line without end in its place.
 	ActEventEndless
+	// ActEventLate keeps an event back until one that is newer was delivered; the
+	// last that were kept back come first then.
+	ActEventLate
 )
 
 // Action is what a fault does; which fields matter depends on Kind.

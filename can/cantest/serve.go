@@ -214,6 +214,7 @@ func (s *Service) serveEvents(w http.ResponseWriter, req *http.Request, _ *Actio
 	}
 	alive := time.NewTicker(s.opts.KeepAlive)
 	defer alive.Stop()
+	var late []byte // events that were kept back, the last first
 	for {
 		var err error
 		select {
@@ -226,7 +227,7 @@ func (s *Service) serveEvents(w http.ResponseWriter, req *http.Request, _ *Actio
 		case <-alive.C:
 			_, err = io.WriteString(w, ": alive\n\n")
 		case ev := <-watch.ch:
-			err = s.writeEvent(w, req, ev)
+			err = s.writeEvent(w, req, ev, &late)
 		}
 		if err != nil || rc.Flush() != nil {
 			return
@@ -234,7 +235,7 @@ func (s *Service) serveEvents(w http.ResponseWriter, req *http.Request, _ *Actio
 	}
 }
 
-func (s *Service) writeEvent(w http.ResponseWriter, req *http.Request, ev can.Event) error {
+func (s *Service) writeEvent(w http.ResponseWriter, req *http.Request, ev can.Event, late *[]byte) error {
 	name := map[can.EventKind]string{
 		can.EventNew: "new_asset", can.EventChanged: "asset_changed", can.EventTrashed: "asset_trashed",
 	}[ev.Kind]
@@ -249,6 +250,9 @@ func (s *Service) writeEvent(w http.ResponseWriter, req *http.Request, ev can.Ev
 			return nil
 		case ActEventTwice:
 			msg = append(msg, msg...)
+		case ActEventLate:
+			*late = append(msg, *late...)
+			return nil
 		case ActEventUnknown:
 			msg = []byte("event: weather_changed\ndata: {\"rain\":true}\n\n")
 		case ActEventEndless:
@@ -259,6 +263,7 @@ func (s *Service) writeEvent(w http.ResponseWriter, req *http.Request, ev can.Ev
 			return err
 		}
 	}
+	msg, *late = append(msg, *late...), nil
 	_, err = w.Write(msg)
 	return err
 }

@@ -22,8 +22,16 @@ import (
 func TestForeignIngestsUnderChangingFilters(t *testing.T) {
 	types := []string{"image/png", "image/gif", "text/plain", "audio/ogg"}
 	phases := []string{"image/", "image/png", "text/", "image/"}
-	for _, mode := range []cansync.PublishMode{cansync.PublishAuto, cansync.PublishApprove} {
-		t.Run(string(mode), func(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		mode    cansync.PublishMode
+		hurried bool // the filter changes while what came before is still being looked at and fetched
+	}{
+		{"auto", cansync.PublishAuto, false}, {"auto during sync", cansync.PublishAuto, true},
+		{"approve", cansync.PublishApprove, false}, {"approve during sync", cansync.PublishApprove, true},
+	} {
+		mode := c.mode
+		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				net := memory.NewNetwork(memory.Options{})
 				a := newMachine(t, net, "a", cantest.Options{})
@@ -51,7 +59,9 @@ func TestForeignIngestsUnderChangingFilters(t *testing.T) {
 							allowed[d] = true
 						}
 					}
-					time.Sleep(time.Duration(n%3) * 3 * time.Minute)
+					if !c.hurried {
+						time.Sleep(time.Duration(1+n%3) * 2 * time.Minute)
+					}
 					synctest.Wait()
 					for d := range b.svc.Digests() {
 						require.True(t, mode == cansync.PublishAuto && allowed[d], "%s came under %s", kind[d], prefix)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/inventory"
 )
 
 const (
@@ -72,15 +73,19 @@ func (a *Announcer) live() {
 // follow looks at the assets that events named. It reports whether the newest
 // assets have to be listed instead.
 func (a *Announcer) follow(h hinted) (list bool) {
-	fresh := 0
-	for _, k := range h.kinds {
-		if k == can.EventNew {
+	l := look{urgent: true}
+	fresh, order := 0, h.order[:0]
+	for _, handle := range h.order {
+		if h.named[handle].kind == can.EventNew {
+			if a.ownNews(h.named[handle].asset, &l) {
+				continue
+			}
 			fresh++
 		}
+		order = append(order, handle)
 	}
-	l := look{urgent: true}
-	for _, handle := range h.order {
-		if h.kinds[handle] == can.EventNew && fresh > manyHints {
+	for _, handle := range order {
+		if h.named[handle].kind == can.EventNew && fresh > manyHints {
 			list = true
 			continue
 		}
@@ -100,6 +105,27 @@ func (a *Announcer) follow(h hinted) (list bool) {
 		}
 	}
 	return list
+}
+
+// ownNews reports whether a new asset is one that the node itself ingested, or may be
+// the one that it is ingesting, which is looked at again soon. The service need not
+// be asked about those: while a library comes, all its events are of that kind.
+func (a *Announcer) ownNews(as can.Asset, l *look) bool {
+	if as.Handle == "" || len(as.Handle) > maxHandle {
+		return false
+	}
+	expected := a.inv.Expected(as.Size) // before the look-up: see Expected
+	item, known, err := a.inv.ByHandle(a.ctx, as.Handle)
+	switch {
+	case err != nil:
+		return false
+	case known:
+		return item.Present() && item.Is(inventory.Ingested) && inventory.FingerprintOf(as.Metadata) == item.Baseline
+	case !expected:
+		return false
+	}
+	s, err := a.look(as, l)
+	return err == nil && s == seenKnown
 }
 
 // recheck looks at what rests and is due, and returns when the next is.

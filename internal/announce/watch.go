@@ -18,13 +18,13 @@ type hints struct {
 
 	mu    sync.Mutex
 	order []string
-	kinds map[string]can.EventKind
+	named map[string]hint
 	look  bool // at the newest assets
 	lost  bool // hints: scan
 }
 
 func (h *hints) init() {
-	h.wake, h.kinds = make(chan struct{}, 1), make(map[string]can.EventKind)
+	h.wake, h.named = make(chan struct{}, 1), make(map[string]hint)
 }
 
 // check wakes the live loop, which sees then what changed about the libraries.
@@ -48,7 +48,7 @@ func (h *hints) add(ev can.Event) {
 		return
 	}
 	h.mu.Lock()
-	_, known := h.kinds[ev.Asset.Handle]
+	_, known := h.named[ev.Asset.Handle]
 	switch {
 	case !known && len(h.order) == maxHints:
 		h.lost = true
@@ -56,23 +56,48 @@ func (h *hints) add(ev can.Event) {
 		h.order = append(h.order, ev.Asset.Handle)
 		fallthrough
 	default:
-		h.kinds[ev.Asset.Handle] = ev.Kind
+		now := hint{kind: ev.Kind}
+		if ev.Kind == can.EventNew && len(h.order) <= maxKept && textLen(ev.Asset.Metadata) <= maxKeptText {
+			now.asset = ev.Asset
+		}
+		h.named[ev.Asset.Handle] = now
 	}
 	h.mu.Unlock()
 	h.check()
 }
 
+// hint is what the last event about an asset said: of a new one what it is, unless
+// that would take too much room.
+type hint struct {
+	kind  can.EventKind
+	asset can.Asset
+}
+
+// Of so many new assets it is kept what they are, if it is no more text than that.
+const (
+	maxKept     = 1024
+	maxKeptText = 4 << 10
+)
+
+func textLen(m can.Metadata) int {
+	n := len(m.MIMEType) + len(m.Application) + len(m.User) + len(m.Description) + len(m.Filename) + len(m.Path)
+	for _, t := range m.Tags {
+		n += len(t) + 16
+	}
+	return n
+}
+
 type hinted struct {
 	order      []string
-	kinds      map[string]can.EventKind
+	named      map[string]hint
 	look, lost bool
 }
 
 func (h *hints) take() hinted {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := hinted{h.order, h.kinds, h.look, h.lost}
-	h.order, h.kinds, h.look, h.lost = nil, make(map[string]can.EventKind), false, false
+	t := hinted{h.order, h.named, h.look, h.lost}
+	h.order, h.named, h.look, h.lost = nil, make(map[string]hint), false, false
 	return t
 }
 

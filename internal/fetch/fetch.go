@@ -65,8 +65,8 @@ type Config struct {
 	// HeldElsewhere, if not nil, reports whether a library besides the ones added
 	// to the fetcher holds the asset live, so that it is not trashed.
 	HeldElsewhere func(lib [32]byte, d can.Digest) bool
-	// Small and Large are the numbers of assets that are worked on at once: 32 and
-	// 4. At most 1,024 small and 64 large ones are.
+	// Small and Large are the numbers of assets that are worked on at once: 128, for
+	// small ones mostly wait for each other's commits, and 4. At most 1,024 small and 64 large ones are.
 	Small, Large int
 	// Now is the wall clock and Rand yields numbers in [0, 1) to spread retries;
 	// nil means time.Now and a random generator.
@@ -143,7 +143,7 @@ type Fetcher struct {
 // New returns a fetcher without libraries.
 func New(cfg Config) *Fetcher {
 	if cfg.Small <= 0 {
-		cfg.Small = 32
+		cfg.Small = 128
 	}
 	if cfg.Large <= 0 {
 		cfg.Large = 4

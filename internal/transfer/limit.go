@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
@@ -15,14 +16,22 @@ import (
 const MinRate = 8 << 10
 
 // Limiter holds back traffic by token buckets for the node, for each library and
-// for each peer; all that apply must agree. One limiter counts one direction. The
-// zero value limits nothing. It is safe for concurrent use, and changes take effect
-// within a quarter of a second.
+// for each peer; all that apply must agree. Peers that want all they can get have
+// equal shares of a bucket. One limiter counts one direction. The zero value limits
+// nothing. It is safe for concurrent use, and changes take effect within a quarter of
+// a second.
 type Limiter struct {
 	mu    sync.Mutex
-	node  *rate.Limiter
-	libs  map[[32]byte]*rate.Limiter
-	peers map[transport.PeerID]*rate.Limiter
+	node  *bucket
+	libs  map[[32]byte]*bucket
+	peers map[transport.PeerID]*bucket
+}
+
+// bucket is a token bucket at which peers queue in fair order.
+type bucket struct {
+	*rate.Limiter
+	turn   *turnstile
+	lifted atomic.Bool // the limit is no more
 }
 
 // SetNode limits all traffic together, in bytes per second; 0 lifts the limit.
@@ -37,7 +46,7 @@ func (l *Limiter) SetLibrary(lib [32]byte, bytesPerSecond int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.libs == nil {
-		l.libs = make(map[[32]byte]*rate.Limiter)
+		l.libs = make(map[[32]byte]*bucket)
 	}
 	if l.libs[lib] = setRate(l.libs[lib], bytesPerSecond); l.libs[lib] == nil {
 		delete(l.libs, lib)
@@ -49,7 +58,7 @@ func (l *Limiter) SetPeer(peer transport.PeerID, bytesPerSecond int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.peers == nil {
-		l.peers = make(map[transport.PeerID]*rate.Limiter)
+		l.peers = make(map[transport.PeerID]*bucket)
 	}
 	if l.peers[peer] = setRate(l.peers[peer], bytesPerSecond); l.peers[peer] == nil {
 		delete(l.peers, peer)
@@ -57,28 +66,32 @@ func (l *Limiter) SetPeer(peer transport.PeerID, bytesPerSecond int64) {
 }
 
 // setRate makes a bucket that holds a quarter of a second.
-func setRate(b *rate.Limiter, bps int64) *rate.Limiter {
+func setRate(b *bucket, bps int64) *bucket {
 	if bps <= 0 {
+		if b != nil {
+			b.lifted.Store(true)
+		}
 		return nil
 	}
 	bps = max(bps, MinRate)
 	burst := int(min(bps/4, 1<<20))
 	if b == nil {
-		return rate.NewLimiter(rate.Limit(bps), burst)
+		return &bucket{Limiter: rate.NewLimiter(rate.Limit(bps), burst), turn: newTurnstile(1, 1)}
 	}
 	b.SetLimit(rate.Limit(bps))
 	b.SetBurst(burst)
 	return b
 }
 
-// buckets returns those that apply.
-func (l *Limiter) buckets(lib [32]byte, peer transport.PeerID) (out [3]*rate.Limiter, n int) {
+// buckets returns those that apply, the peer's own first: waiting there keeps nobody
+// else waiting.
+func (l *Limiter) buckets(lib [32]byte, peer transport.PeerID) (out [3]*bucket, n int) {
 	if l == nil {
 		return out, 0
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, b := range [...]*rate.Limiter{l.node, l.libs[lib], l.peers[peer]} {
+	for _, b := range [...]*bucket{l.peers[peer], l.libs[lib], l.node} {
 		if b != nil {
 			out[n] = b
 			n++
@@ -93,33 +106,40 @@ func (l *Limiter) limited(lib [32]byte, peer transport.PeerID) bool {
 	return n > 0
 }
 
-// wait blocks until n bytes may pass, and calls step about every quarter of a second
-// of that.
-func (l *Limiter) wait(ctx context.Context, lib [32]byte, peer transport.PeerID, n int, step func()) error {
+// wait blocks until n bytes may pass, and calls step about every second of that.
+func (l *Limiter) wait(ctx context.Context, lib [32]byte, peer transport.PeerID, k kind, n int, step func()) error {
 	for n > 0 {
-		bs, k := l.buckets(lib, peer)
-		if k == 0 {
+		bs, m := l.buckets(lib, peer)
+		if m == 0 {
 			return nil
 		}
 		part := n
-		for _, b := range bs[:k] {
-			part = min(part, max(1, b.Burst()))
+		for _, b := range bs[:m] {
+			part = min(part, b.part())
 		}
-		for _, b := range bs[:k] {
-			if err := take(ctx, b, part); err != nil {
+		for _, b := range bs[:m] {
+			if err := b.take(ctx, peer, k, part, step); err != nil {
 				return err
 			}
 		}
-		if n -= part; step != nil && n > 0 {
-			step()
-		}
+		n -= part
 	}
 	return nil
 }
 
+// part returns how much is taken at once: so little that peers with small requests
+// come to their share beside those with large ones, and less than the bucket holds.
+func (b *bucket) part() int {
+	return max(1, min(b.Burst(), max(16<<10, int(b.Limit()/64))))
+}
+
 // take waits for n tokens, or for a full bucket if it has become smaller than that.
-func take(ctx context.Context, b *rate.Limiter, n int) error {
-	for {
+func (b *bucket) take(ctx context.Context, peer transport.PeerID, k kind, n int, step func()) error {
+	if err := b.turn.enter(ctx, peer, k, n, step); err != nil {
+		return err
+	}
+	defer b.turn.leave(peer)
+	for !b.lifted.Load() {
 		k := min(n, max(1, b.Burst()))
 		err := b.WaitN(ctx, k)
 		switch {
@@ -131,15 +151,16 @@ func take(ctx context.Context, b *rate.Limiter, n int) error {
 			return context.DeadlineExceeded
 		}
 	}
+	return nil
 }
 
 // piece returns how many bytes to send at once, whole groups, so that each piece
-// takes about half a second or a single group.
+// takes about half a second, those of others in between included, or a single group.
 func (l *Limiter) piece(lib [32]byte, peer transport.PeerID) int {
 	n := maxPiece
 	bs, k := l.buckets(lib, peer)
 	for _, b := range bs[:k] {
-		n = min(n, int(b.Limit()/2))
+		n = min(n, int(b.Limit()/2)/max(1, b.turn.waiters()))
 	}
 	return max(n/blob.GroupSize*blob.GroupSize, blob.GroupSize)
 }

@@ -224,7 +224,7 @@ func (v *serving) drain() {
 func (v *serving) writeSmalls(buf []byte, a small) ([]byte, error) {
 	limit := maxSmalls
 	if v.s.cfg.Limit.limited(v.sv.Library, v.peer) {
-		limit = v.s.cfg.Limit.piece(v.sv.Library, v.peer)
+		limit = min(limit, v.s.cfg.Limit.piece(v.sv.Library, v.peer))
 	}
 	buf = append(buf, make([]byte, frameHead)...)
 	var over *small // did not fit
@@ -244,7 +244,7 @@ func (v *serving) writeSmalls(buf []byte, a small) ([]byte, error) {
 	}
 	n := len(buf) - frameHead
 	appendHead(buf[:0], frameSmalls, n)
-	err := v.s.cfg.Limit.wait(v.ctx, v.sv.Library, v.peer, n, nil)
+	err := v.s.cfg.Limit.wait(v.ctx, v.sv.Library, v.peer, kindSmall, n, nil)
 	if err == nil {
 		err = writeAll(v.sv.Stream, buf)
 	}

@@ -34,8 +34,8 @@ type ServerConfig struct {
 	Logger *slog.Logger
 
 	// MaxBuffers bounds the pieces of up to 256 KiB read and not yet taken by
-	// their peers, PeerBuffers those of one peer: 128 and 16. They are handed out
-	// to the peers in turn.
+	// their peers, PeerBuffers those of one peer: 128 and 16. Peers that wait for
+	// them have equal shares of bytes, as they have of reads and of limits.
 	MaxBuffers, PeerBuffers int
 	// MaxReads bounds the reads from the service at once: 32.
 	MaxReads int
@@ -78,7 +78,7 @@ type Server struct {
 	cfg     ServerConfig
 	log     *slog.Logger
 	buffers *turnstile
-	reads   chan struct{}
+	reads   *turnstile
 	trees   *trees
 	readers *readers
 	pieces  sync.Pool
@@ -107,7 +107,7 @@ func NewServer(cfg ServerConfig) *Server {
 	cfg = cfg.withDefaults()
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, buffers: newTurnstile(cfg.MaxBuffers, cfg.PeerBuffers),
-		reads: make(chan struct{}, cfg.MaxReads), trees: newTrees(cfg.Inventory, cfg.Service, cfg.TreeMemory),
+		reads: newTurnstile(cfg.MaxReads, cfg.MaxReads), trees: newTrees(cfg.Inventory, cfg.Service, cfg.TreeMemory),
 		readers: &readers{open: cfg.Service, max: 32, idle: readingIdle},
 		peers:   make(map[transport.PeerID]*guest),
 	}
@@ -243,14 +243,15 @@ func (s *Server) failed(ctx context.Context, it inventory.Item, err error) statu
 	return statusUnavailable
 }
 
-// read counts a read from the service.
-func (s *Server) read(ctx context.Context) (done func(), err error) {
-	select {
-	case s.reads <- struct{}{}:
-		return func() { <-s.reads }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// requestCost is what a request counts beside its bytes where peers share.
+const requestCost = 256
+
+// read counts a read of n bytes from the service for a peer.
+func (s *Server) read(ctx context.Context, p transport.PeerID, k kind, n int) (done func(), err error) {
+	if err := s.reads.enter(ctx, p, k, requestCost+n, nil); err != nil {
+		return nil, err
 	}
+	return func() { s.reads.leave(p) }, nil
 }
 
 var _ func(session.Served) = (*Server)(nil).Serve

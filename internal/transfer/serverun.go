@@ -38,7 +38,7 @@ func (v *serving) workWants() {
 				return
 			}
 		}
-		if v.s.buffers.enter(v.ctx, v.peer) != nil {
+		if v.s.buffers.enter(v.ctx, v.peer, kindSmall, requestCost, nil) != nil {
 			v.s.dequeue(v.c, 1)
 			return
 		}
@@ -65,7 +65,8 @@ func (v *serving) small(q wantReq) answer {
 	if a.status = st; st != statusOK {
 		return a
 	}
-	done, err := v.s.read(v.ctx)
+	v.s.buffers.charge(v.peer, kindSmall, int(it.Size))
+	done, err := v.s.read(v.ctx, v.peer, kindSmall, int(it.Size))
 	if err == nil {
 		a.data, err = whole(v.ctx, v.s.cfg.Service, it.Handle, it.Size)
 		done()
@@ -191,7 +192,7 @@ func (v *serving) prove(ctx context.Context, it inventory.Item, run blob.Run, be
 
 // content reads the run and sends each piece after holding it against the proof.
 func (v *serving) content(ctx context.Context, q runReq, it inventory.Item, check *blob.Verifier, beat func()) (err error) {
-	done, err := v.s.read(ctx)
+	done, err := v.s.read(ctx, v.peer, kindLarge, 0)
 	if err != nil {
 		return err
 	}
@@ -211,7 +212,7 @@ func (v *serving) content(ctx context.Context, q runReq, it inventory.Item, chec
 	for at, end := q.run.First, q.run.End(); at < end; {
 		groups := uint64(v.s.cfg.Limit.piece(v.sv.Library, v.peer) / blob.GroupSize)
 		part := blob.Run{First: at, Count: min(groups, end-at)}
-		if err := v.s.buffers.enter(ctx, v.peer); err != nil {
+		if err := v.s.buffers.enter(ctx, v.peer, kindLarge, int(part.Len(q.size)), beat); err != nil {
 			return err
 		}
 		p := v.newPiece(q.seq, int(part.Len(q.size)))
@@ -225,7 +226,7 @@ func (v *serving) content(ctx context.Context, q runReq, it inventory.Item, chec
 			good = false
 			return fmt.Errorf("%w: %w", errRotten, err)
 		}
-		if err := v.s.cfg.Limit.wait(ctx, v.sv.Library, v.peer, p.sent, nil); err != nil {
+		if err := v.s.cfg.Limit.wait(ctx, v.sv.Library, v.peer, kindLarge, p.sent, beat); err != nil {
 			p.done()
 			return err
 		}
@@ -252,7 +253,7 @@ func (v *serving) newPiece(seq uint32, n int) piece {
 // read, except that a reading which is to serve later runs is only given up with the
 // stream.
 func (v *serving) fill(ctx context.Context, r *reading, b []byte) error {
-	done, err := v.s.read(ctx)
+	done, err := v.s.read(ctx, v.peer, kindLarge, len(b))
 	if err != nil {
 		return err
 	}

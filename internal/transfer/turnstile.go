@@ -4,53 +4,105 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cansync/cansync/transport"
 )
 
-// turnstile hands out a fixed number of places, to waiting peers in turn, whatever
-// number of requests each has. One peer never holds more than its share.
+// kind tells small contents from large ones, which a peer is served side by side.
+type kind uint8
+
+const (
+	kindSmall kind = iota
+	kindLarge
+)
+
+// turnstile hands out a fixed number of places. Where they are short, peers are given
+// equal shares of bytes, whatever number of requests each has; and so are the small
+// and the large contents that one peer asks for. One peer never holds more places
+// than its share, and leaves one for each of the others: one that asks for one thing
+// after the other would else always find them taken when it comes back.
 type turnstile struct {
 	share int
 
 	mu    sync.Mutex
 	free  int
 	held  map[transport.PeerID]int
-	queue map[transport.PeerID][]chan struct{}
-	ring  []transport.PeerID // those with a queue, next first
+	peers fairly[transport.PeerID]
+	lines map[transport.PeerID]*line
+}
+
+// line is what a peer waits for.
+type line struct {
+	kinds   fairly[kind]
+	waiting [2][]*ticket
+}
+
+type ticket struct {
+	kind kind
+	cost int
+	come chan struct{} // closed when it is its turn
 }
 
 func newTurnstile(places, share int) *turnstile {
 	return &turnstile{
 		share: share, free: places,
-		held: make(map[transport.PeerID]int), queue: make(map[transport.PeerID][]chan struct{}),
+		held: make(map[transport.PeerID]int), lines: make(map[transport.PeerID]*line),
 	}
 }
 
-// enter waits for a place; who got one calls leave.
-func (t *turnstile) enter(ctx context.Context, p transport.PeerID) error {
-	ch := make(chan struct{})
+// enter waits for a place in which about cost bytes are moved; who got one calls
+// leave. step, which may be nil, is called every second of waiting.
+func (t *turnstile) enter(ctx context.Context, p transport.PeerID, k kind, cost int, step func()) error {
+	w := &ticket{kind: k, cost: cost, come: make(chan struct{})}
 	t.mu.Lock()
-	if len(t.queue[p]) == 0 {
-		t.ring = append(t.ring, p)
+	l := t.lines[p]
+	if l == nil {
+		l = &line{}
+		t.lines[p] = l
 	}
-	t.queue[p] = append(t.queue[p], ch)
+	t.peers.arrive(p)
+	l.kinds.arrive(k)
+	l.waiting[k] = append(l.waiting[k], w)
 	t.admit()
 	t.mu.Unlock()
-	select {
-	case <-ch:
+	err := w.wait(ctx, step)
+	if err == nil {
 		return nil
-	case <-ctx.Done():
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	select {
-	case <-ch: // it came at the same moment
+	case <-w.come: // it came at the same moment
 		t.put(p)
 	default:
-		t.drop(p, ch)
+		t.drop(p, w)
 	}
-	return ctx.Err()
+	return err
+}
+
+func (w *ticket) wait(ctx context.Context, step func()) error {
+	select {
+	case <-w.come:
+		return nil
+	default:
+	}
+	var beat <-chan time.Time
+	if step != nil {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		beat = tick.C
+	}
+	for {
+		select {
+		case <-w.come:
+			return nil
+		case <-beat:
+			step()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (t *turnstile) leave(p transport.PeerID) {
@@ -59,39 +111,80 @@ func (t *turnstile) leave(p transport.PeerID) {
 	t.put(p)
 }
 
+// charge notes that what passes in a place is more than was said on entering.
+func (t *turnstile) charge(p transport.PeerID, k kind, more int) {
+	if more <= 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.peers.charge(p, more)
+	if l := t.lines[p]; l != nil {
+		l.kinds.charge(k, more)
+	}
+}
+
+// waiters returns how many peers wait or hold places.
+func (t *turnstile) waiters() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.lines)
+}
+
 func (t *turnstile) put(p transport.PeerID) {
 	t.free++
-	if t.held[p]--; t.held[p] == 0 {
-		delete(t.held, p)
-	}
+	t.held[p]--
+	t.tidy(p)
 	t.admit()
+}
+
+// tidy forgets a peer that neither waits nor holds a place; its debt to the others
+// stays, as long as there are others.
+func (t *turnstile) tidy(p transport.PeerID) {
+	if t.held[p] > 0 {
+		return
+	}
+	delete(t.held, p)
+	if l := t.lines[p]; l != nil && len(l.waiting[kindSmall])+len(l.waiting[kindLarge]) == 0 {
+		delete(t.lines, p)
+	}
+	if len(t.lines) == 0 {
+		t.peers.clear()
+	}
 }
 
 // admit lets in whom it can.
 func (t *turnstile) admit() {
-	for i := 0; t.free > 0 && i < len(t.ring); {
-		p := t.ring[i]
-		if t.held[p] >= t.share {
-			i++
-			continue
+	for t.free > 0 {
+		kept := 0
+		t.peers.active(func(p transport.PeerID) {
+			if t.held[p] == 0 {
+				kept++
+			}
+		})
+		p, ok := t.peers.next(func(p transport.PeerID) bool {
+			return t.held[p] == 0 || t.held[p] < t.share && t.free > kept
+		})
+		if !ok {
+			return
 		}
-		ch := t.queue[p][0]
+		l := t.lines[p]
+		k, _ := l.kinds.next(func(kind) bool { return true })
+		w := l.waiting[k][0]
+		l.waiting[k] = l.waiting[k][1:]
+		t.peers.serve(p, w.cost)
+		l.kinds.serve(k, w.cost)
 		t.free--
 		t.held[p]++
-		close(ch)
-		t.ring = slices.Delete(t.ring, i, i+1)
-		if t.queue[p] = t.queue[p][1:]; len(t.queue[p]) == 0 {
-			delete(t.queue, p)
-		} else {
-			t.ring = append(t.ring, p)
-		}
+		close(w.come)
 	}
 }
 
-func (t *turnstile) drop(p transport.PeerID, ch chan struct{}) {
-	q := slices.DeleteFunc(t.queue[p], func(c chan struct{}) bool { return c == ch })
-	if t.queue[p] = q; len(q) == 0 {
-		delete(t.queue, p)
-		t.ring = slices.DeleteFunc(t.ring, func(o transport.PeerID) bool { return o == p })
-	}
+// drop takes a ticket out of its line.
+func (t *turnstile) drop(p transport.PeerID, w *ticket) {
+	l := t.lines[p]
+	l.waiting[w.kind] = slices.DeleteFunc(l.waiting[w.kind], func(o *ticket) bool { return o == w })
+	t.peers.leave(p)
+	l.kinds.leave(w.kind)
+	t.tidy(p)
 }

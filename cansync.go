@@ -240,6 +240,9 @@ func (n *Node) start(ctx context.Context) {
 	n.limits.up.SetNode(n.limited.Upload)
 	n.limits.down.SetNode(n.limited.Download)
 	n.inv = inventory.New(n.store)
+	if err := n.inv.SweepOutboards(ctx); err != nil {
+		n.log.Warn("what was left of unfinished trees could not be dropped", "err", err)
+	}
 	n.sessions = session.New(session.Config{
 		Transport: n.tr, Device: n.ring.Device(), Store: n.store, Now: n.cfg.Now, Rand: n.cfg.Rand,
 		Logger: n.log, OnPeer: n.onPeer,

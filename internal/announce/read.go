@@ -92,7 +92,14 @@ func (a *Announcer) isBusy(handle string) bool {
 
 // reader reads contents, the urgent ones first.
 func (a *Announcer) reader(large bool) {
-	buf, h := make([]byte, readBuffer), blob.NewHasher(-1)
+	buf := make([]byte, readBuffer)
+	tree := a.inv.NewOutboardWriter(a.ctx, func(fn func() error) error {
+		if !a.patiently("store tree", fn) {
+			return a.ctx.Err()
+		}
+		return nil
+	})
+	h := blob.NewHasherTo(-1, tree)
 	lane := a.lanes.large
 	if !large {
 		lane = nil
@@ -110,7 +117,10 @@ func (a *Announcer) reader(large bool) {
 				return
 			}
 		}
-		n, ok := a.take(as, h, buf)
+		n, ok := a.take(as, h, tree, buf)
+		if err := tree.Abort(); err != nil && a.ctx.Err() == nil {
+			a.log.Warn("an unfinished tree could not be dropped", "handle", as.Handle, "error", err)
+		}
 		if ok {
 			select {
 			case a.notes <- n:
@@ -123,8 +133,9 @@ func (a *Announcer) reader(large bool) {
 }
 
 // take reads one content, with a few attempts while the service fails.
-func (a *Announcer) take(as can.Asset, h *blob.Hasher, buf []byte) (note, bool) {
+func (a *Announcer) take(as can.Asset, h *blob.Hasher, tree *inventory.OutboardWriter, buf []byte) (note, bool) {
 	for try := 1; ; try++ {
+		tree.Reset(as.Handle)
 		sum, err := a.sum(as, h, buf)
 		if a.ctx.Err() != nil {
 			return note{}, false
@@ -132,7 +143,7 @@ func (a *Announcer) take(as can.Asset, h *blob.Hasher, buf []byte) (note, bool) 
 		switch {
 		case err == nil:
 			a.readable(nil)
-			return a.fresh(as, sum)
+			return a.fresh(as, sum, tree)
 		case errors.Is(err, can.ErrNotFound):
 			a.rest.drop(as.Handle) // gone meanwhile; the next scan sees what became of it
 			return note{}, false
@@ -230,7 +241,7 @@ func sum(ctx context.Context, client can.Opener, as can.Asset, h *blob.Hasher, b
 
 // fresh makes the note of an asset whose content is known now. Its tree is stored
 // before the item that needs it.
-func (a *Announcer) fresh(as can.Asset, sum blob.Summary) (note, bool) {
+func (a *Announcer) fresh(as can.Asset, sum blob.Summary, tree *inventory.OutboardWriter) (note, bool) {
 	if item, known, err := a.inv.ByHandle(a.ctx, as.Handle); err == nil && known && item.Is(inventory.Bad) {
 		if item.Digest != sum.Digest {
 			a.unread(as, can.ErrCorrupted, true)
@@ -240,10 +251,8 @@ func (a *Announcer) fresh(as can.Asset, sum blob.Summary) (note, bool) {
 		return note{kind: noteBack, asset: as, item: item}, true
 	}
 	a.rest.hasRead(as.Handle)
-	if sum.Outboard != nil {
-		if !a.patiently("store tree", func() error { return a.inv.PutOutboard(a.ctx, sum.Digest, sum.Outboard) }) {
-			return note{}, false
-		}
+	if sum.Size > blob.GroupSize && tree.Commit(sum.Digest) != nil {
+		return note{}, false // closing
 	}
 	return note{kind: noteFresh, asset: as, item: inventory.Item{
 		Handle: as.Handle, Digest: sum.Digest, Root: sum.Root, Size: int64(sum.Size), Timestamp: as.Timestamp,

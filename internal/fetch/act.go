@@ -228,7 +228,10 @@ func (d *desk) bringSmall(t *task, e replica.Entry, job ingest.Job) (ingest.Resu
 	// inventory must not hold a wrong one.
 	if root := blake3.Sum256(b); root != job.Root {
 		job.Root = root
-		job.Outboard = func() ([]byte, error) { return blob.Sum(b).Outboard, nil }
+		tree := blob.Sum(b).Outboard
+		job.Outboard = func() (*io.SectionReader, error) {
+			return io.NewSectionReader(bytes.NewReader(tree), 0, int64(len(tree))), nil
+		}
 	}
 	job.Content = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 	return d.f.cfg.Ingester.Ingest(t.ctx, job)

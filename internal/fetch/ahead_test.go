@@ -47,13 +47,14 @@ func (c *coming) Open() (io.ReadCloser, error) {
 	return &comingReader{c: c}, nil
 }
 
-func (c *coming) Outboard() ([]byte, error) {
+func (c *coming) Outboard() (*io.SectionReader, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.over || c.err != nil {
 		return nil, blob.ErrIncomplete
 	}
-	return blob.Sum(c.b).Outboard, nil
+	tree := blob.Sum(c.b).Outboard
+	return io.NewSectionReader(bytes.NewReader(tree), 0, int64(len(tree))), nil
 }
 
 type comingReader struct {
@@ -161,7 +162,7 @@ func requireHeld(t *testing.T, n *node, d can.Digest) {
 	require.True(t, ok)
 	sum := blob.Sum(b)
 	require.Equal(t, d, sum.Digest)
-	tree, err := n.inv.Outboard(t.Context(), d)
+	tree, err := n.inv.OutboardChunkAt(t.Context(), d, 0)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(sum.Outboard, tree), "its tree is kept")
 	require.Equal(t, 1, n.svc.Len())

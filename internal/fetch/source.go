@@ -24,15 +24,16 @@ type Early interface {
 	// fails when that does not come in time or the whole is not what was wanted.
 	Open() (io.ReadCloser, error)
 	// Outboard returns its BLAKE3 tree once it was read to its end.
-	Outboard() ([]byte, error)
+	Outboard() (*io.SectionReader, error)
 }
 
 // Content is a content that was fetched and verified as a whole.
 type Content interface {
 	// Open opens it from its start.
 	Open() (io.ReadCloser, error)
-	// Outboard returns its BLAKE3 tree, nil for content of one chunk group.
-	Outboard() ([]byte, error)
+	// Outboard returns its BLAKE3 tree, readable until Discard or Close and empty for
+	// content of one chunk group.
+	Outboard() (*io.SectionReader, error)
 	// Discard removes it, and Close keeps it for the next fetch; the first one
 	// called counts.
 	Discard() error

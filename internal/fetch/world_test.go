@@ -144,8 +144,11 @@ type staged struct {
 }
 
 func (c *staged) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.b)), nil }
-func (c *staged) Outboard() ([]byte, error)    { return blob.Sum(c.b).Outboard, nil }
-func (c *staged) Discard() error               { return c.Close() }
+func (c *staged) Outboard() (*io.SectionReader, error) {
+	tree := blob.Sum(c.b).Outboard
+	return io.NewSectionReader(bytes.NewReader(tree), 0, int64(len(tree))), nil
+}
+func (c *staged) Discard() error { return c.Close() }
 func (c *staged) Close() error {
 	c.once.Do(func() { c.s.set(func() { c.s.open-- }) })
 	return nil

@@ -33,7 +33,7 @@ func (g *Ingester) confirm(ctx context.Context, job Job, a can.Asset, careful bo
 	case !careful && early && named && job.Size > wholeCheck && g.ranges():
 		return g.places(ctx, job, a.Handle)
 	case careful, early:
-		sum, err := g.readBack(ctx, a.Handle, job.Size)
+		sum, err := g.readBack(ctx, a.Handle, job.Size, io.Discard)
 		switch {
 		case errors.Is(err, can.ErrNotFound), err == nil && sum.Digest != job.Digest:
 			return fmt.Errorf("%w: read back as %s: %w", ErrNotHeld, sum.Digest, orNil(err))
@@ -156,8 +156,9 @@ func (g *Ingester) readSome(ctx context.Context, handle string, off, n int64) ([
 	return b, err
 }
 
-// readBack hashes what the service holds; it fails for content of another size.
-func (g *Ingester) readBack(ctx context.Context, handle string, size int64) (blob.Summary, error) {
+// readBack hashes what the service holds, and writes its tree; it fails for content of
+// another size.
+func (g *Ingester) readBack(ctx context.Context, handle string, size int64, tree io.Writer) (blob.Summary, error) {
 	call, cancel := context.WithTimeout(ctx, contentTimeout(size))
 	defer cancel()
 	rc, err := g.cfg.Service.Open(call, handle, 0, -1)
@@ -166,8 +167,12 @@ func (g *Ingester) readBack(ctx context.Context, handle string, size int64) (blo
 		return blob.Summary{}, err
 	}
 	defer func() { _ = rc.Close() }()
-	h := blob.NewHasher(-1)
+	to := &faulty{w: tree}
+	h := blob.NewHasherTo(-1, to)
 	n, err := io.Copy(h, io.LimitReader(rc, size+1))
+	if to.err != nil {
+		return blob.Summary{}, to.err // our store's fault, not the service's
+	}
 	g.brk.observe(ctx, err)
 	if err != nil {
 		return blob.Summary{}, err
@@ -177,4 +182,15 @@ func (g *Ingester) readBack(ctx context.Context, handle string, size int64) (blo
 		sum.Digest = can.Digest{} // longer content was not read to its end
 	}
 	return sum, err
+}
+
+// faulty is a writer that remembers its error.
+type faulty struct {
+	w   io.Writer
+	err error
+}
+
+func (f *faulty) Write(p []byte) (n int, err error) {
+	n, f.err = f.w.Write(p)
+	return n, f.err
 }

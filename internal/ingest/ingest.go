@@ -86,9 +86,9 @@ type Job struct {
 	Size   int64
 	// Root is the BLAKE3 hash of the content.
 	Root [32]byte
-	// Outboard returns the content's tree once the content was read to its end; nil
-	// for content of one chunk group.
-	Outboard func() ([]byte, error)
+	// Outboard returns the content's tree once the content was read to its end; nil,
+	// or an empty tree, for content of one chunk group.
+	Outboard func() (*io.SectionReader, error)
 	// Body is what the live record says: the metadata and the original time.
 	Body record.AssetBody
 	// Content opens the content from its start. It is called once or twice. A reader

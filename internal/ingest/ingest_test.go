@@ -34,7 +34,9 @@ func content(n int) []byte {
 func jobOf(b []byte, n int) Job {
 	sum := blob.Sum(b)
 	return Job{
-		Digest: sum.Digest, Size: int64(len(b)), Root: sum.Root, Outboard: func() ([]byte, error) { return sum.Outboard, nil },
+		Digest: sum.Digest, Size: int64(len(b)), Root: sum.Root, Outboard: func() (*io.SectionReader, error) {
+			return io.NewSectionReader(bytes.NewReader(sum.Outboard), 0, int64(len(sum.Outboard))), nil
+		},
 		Body: record.AssetBody{
 			Size: sum.Size, Root: sum.Root, Timestamp: 900_000_000_000 + int64(n)*1000, MIMEType: "text/plain", Application: "app",
 			User: "u", Description: "d " + strconv.Itoa(n), Tags: []string{"z", "a"}, Filename: "f.txt", Path: "/p",

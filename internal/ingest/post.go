@@ -57,7 +57,7 @@ func (g *Ingester) keepTree(ctx context.Context, job Job) error {
 		return nil
 	}
 	tree, err := job.Outboard()
-	if err != nil || len(tree) == 0 {
+	if err != nil || tree.Size() == 0 {
 		return err
 	}
 	ctx, cancel := lasting(ctx)

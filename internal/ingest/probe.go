@@ -82,13 +82,19 @@ func (g *Ingester) resolve(ctx context.Context, in inventory.Intent) (inventory.
 		// An earlier process sent it, up to the moment it died as far as anybody knows.
 		last = g.started
 	}
-	item, sum, found, err := g.search(ctx, in, n)
+	tree := inv.NewOutboardWriter(ctx, nil)
+	item, found, err := g.search(ctx, in, n, tree)
+	if err != nil || !found {
+		if terr := tree.Abort(); terr != nil {
+			g.log.Warn("an unfinished tree could not be dropped", "asset", in.Digest, "err", terr)
+		}
+	}
 	switch {
 	case err != nil:
 		return inventory.Item{}, false, fmt.Errorf("%w: %w", ErrUnknown, err)
 	case found:
-		if len(sum.Outboard) > 0 {
-			if err := inv.PutOutboard(ctx, in.Digest, sum.Outboard); err != nil {
+		if in.Size > blob.GroupSize {
+			if err := tree.Commit(in.Digest); err != nil {
 				return inventory.Item{}, false, err
 			}
 		}
@@ -107,36 +113,36 @@ func (g *Ingester) resolve(ctx context.Context, in inventory.Intent) (inventory.
 }
 
 // search looks in the service for the content of an intent.
-func (g *Ingester) search(ctx context.Context, in inventory.Intent, n note) (inventory.Item, blob.Summary, bool, error) {
+func (g *Ingester) search(ctx context.Context, in inventory.Intent, n note, tree *inventory.OutboardWriter) (inventory.Item, bool, error) {
 	spoiled := false
-	try := func(a can.Asset) (inventory.Item, blob.Summary, bool, error) {
+	try := func(a can.Asset) (inventory.Item, bool, error) {
 		if a.Corrupted || a.Trashed || a.Size > 0 && a.Size != in.Size || a.Size == 0 && in.Size != 0 {
-			return inventory.Item{}, blob.Summary{}, false, nil
+			return inventory.Item{}, false, nil
 		}
 		if a.Handle == "" || len(a.Handle) > maxHandle {
-			return inventory.Item{}, blob.Summary{}, false, nil
+			return inventory.Item{}, false, nil
 		}
 		if old, known, err := g.cfg.Inventory.ByHandle(ctx, a.Handle); err != nil {
-			return inventory.Item{}, blob.Summary{}, false, err
+			return inventory.Item{}, false, err
 		} else if known && old.Present() && old.Digest != in.Digest {
-			return inventory.Item{}, blob.Summary{}, false, nil // it was read before
+			return inventory.Item{}, false, nil // it was read before
 		}
-		sum, err := g.readCandidate(ctx, a.Handle, in.Size)
+		sum, err := g.readCandidate(ctx, a.Handle, in.Size, tree)
 		switch {
 		case errors.Is(err, can.ErrCorrupted), errors.Is(err, can.ErrNotFound):
 			if n.rounds < maxRounds {
 				spoiled = true
 			}
-			return inventory.Item{}, blob.Summary{}, false, nil
+			return inventory.Item{}, false, nil
 		case err != nil:
-			return inventory.Item{}, blob.Summary{}, false, err
+			return inventory.Item{}, false, err
 		case sum.Digest != in.Digest:
-			return inventory.Item{}, blob.Summary{}, false, nil
+			return inventory.Item{}, false, tree.Abort()
 		}
 		return inventory.Item{
 			Handle: a.Handle, Digest: in.Digest, Root: sum.Root, Size: in.Size, Timestamp: a.Timestamp,
 			Baseline: inventory.FingerprintOf(a.Metadata), Flags: inventory.Ingested,
-		}, sum, true, nil
+		}, true, nil
 	}
 	seen := make(map[string]bool)
 	l := lister{service: g.cfg.Service, observe: g.brk.observe, credible: func(ctx context.Context) (bool, error) {
@@ -150,7 +156,7 @@ func (g *Ingester) search(ctx context.Context, in inventory.Intent, n note) (inv
 	}}
 	for a, err := range l.around(ctx, in.Begun, in.Timestamp) {
 		if err != nil {
-			return inventory.Item{}, blob.Summary{}, false, err
+			return inventory.Item{}, false, err
 		}
 		if seen[a.Handle] {
 			continue
@@ -158,9 +164,9 @@ func (g *Ingester) search(ctx context.Context, in inventory.Intent, n note) (inv
 		if a.Size < 0 || a.Size == in.Size {
 			seen[a.Handle] = true
 		}
-		item, sum, found, err := try(a)
+		item, found, err := try(a)
 		if err != nil || found {
-			return item, sum, found, err
+			return item, found, err
 		}
 	}
 	if spoiled {
@@ -170,15 +176,16 @@ func (g *Ingester) search(ctx context.Context, in inventory.Intent, n note) (inv
 			g.notes[in.Digest] = m
 		}
 		g.mu.Unlock()
-		return inventory.Item{}, blob.Summary{}, false, errors.New("a candidate could not be read")
+		return inventory.Item{}, false, errors.New("a candidate could not be read")
 	}
-	return inventory.Item{}, blob.Summary{}, false, nil
+	return inventory.Item{}, false, nil
 }
 
 // readCandidate reads an asset, more than once if the service fails on it.
-func (g *Ingester) readCandidate(ctx context.Context, handle string, size int64) (sum blob.Summary, err error) {
+func (g *Ingester) readCandidate(ctx context.Context, handle string, size int64, tree *inventory.OutboardWriter) (sum blob.Summary, err error) {
 	err = again(ctx, func() error {
-		sum, err = g.readBack(ctx, handle, size)
+		tree.Reset(handle)
+		sum, err = g.readBack(ctx, handle, size, tree)
 		return err
 	})
 	return sum, err

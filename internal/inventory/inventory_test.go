@@ -212,23 +212,8 @@ func TestHandlesOfOneContentAreBounded(t *testing.T) {
 	require.True(t, ok)
 }
 
-func TestOutboardsAndMarks(t *testing.T) {
+func TestMarks(t *testing.T) {
 	v := New(memory.New())
-	for _, size := range []int{0, 1, outboardChunk - 1, outboardChunk, outboardChunk + 1, 3*outboardChunk + 5} {
-		tree := make([]byte, size)
-		for i := range tree {
-			tree[i] = byte(i >> 8)
-		}
-		d := can.Digest{byte(size), byte(size >> 16), 1}
-		require.NoError(t, v.PutOutboard(t.Context(), d, tree))
-		got, err := v.Outboard(t.Context(), d)
-		require.NoError(t, err)
-		require.Equal(t, string(tree), string(got))
-		require.NoError(t, v.DropOutboard(t.Context(), d))
-		got, err = v.Outboard(t.Context(), d)
-		require.NoError(t, err)
-		require.Empty(t, got)
-	}
 	b, err := v.Mark(t.Context(), "m")
 	require.NoError(t, err)
 	require.Nil(t, b)

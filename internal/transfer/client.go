@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cansync/cansync/internal/blob"
@@ -89,6 +90,7 @@ type Client struct {
 	log   *slog.Logger
 	large chan struct{}
 	mem   *ram
+	flows atomic.Uint64 // of limits
 
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -28,9 +28,9 @@ func (t *Content) Open() (io.ReadCloser, error) { return t.sink.content() }
 // Size returns the length of the content in bytes.
 func (t *Content) Size() int64 { return int64(t.size) }
 
-// Outboard returns the BLAKE3 tree in the layout of blob.Summary, nil for content
-// of at most one group.
-func (t *Content) Outboard() ([]byte, error) { return t.sink.outboard() }
+// Outboard returns the BLAKE3 tree in the layout of blob.Summary, empty for content
+// of at most one group. It may be read until Discard or Close.
+func (t *Content) Outboard() (*io.SectionReader, error) { return t.sink.outboard(), nil }
 
 // Discard removes the staged content. It is idempotent; after Close it does
 // nothing.
@@ -64,7 +64,7 @@ type sink interface {
 	hash() error
 	finish() error
 	content() (io.ReadCloser, error)
-	outboard() ([]byte, error)
+	outboard() *io.SectionReader
 	close() error
 	remove() error
 }
@@ -96,19 +96,9 @@ func (d disk) finish() error {
 	return err
 }
 func (d disk) content() (io.ReadCloser, error) { return d.s.Content() }
-func (d disk) outboard() ([]byte, error) {
-	r := d.s.Outboard()
-	if r.Size() == 0 {
-		return nil, nil
-	}
-	b := make([]byte, r.Size())
-	if _, err := r.ReadAt(b, 0); err != nil && err != io.EOF {
-		return nil, err
-	}
-	return b, nil
-}
-func (d disk) close() error  { return errors.Join(d.s.Sync(), d.s.Close()) }
-func (d disk) remove() error { return d.s.Remove() }
+func (d disk) outboard() *io.SectionReader     { return d.s.Outboard() }
+func (d disk) close() error                    { return errors.Join(d.s.Sync(), d.s.Close()) }
+func (d disk) remove() error                   { return d.s.Remove() }
 
 // openDisk opens the stage of a want. A stage begun for what another record claimed
 // makes way.
@@ -277,7 +267,9 @@ func (s *memSink) content() (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(s.data)), nil
 }
 
-func (s *memSink) outboard() ([]byte, error) { return s.sum.Outboard, nil }
+func (s *memSink) outboard() *io.SectionReader {
+	return io.NewSectionReader(bytes.NewReader(s.sum.Outboard), 0, int64(len(s.sum.Outboard)))
+}
 
 func (s *memSink) close() error {
 	s.m.mu.Lock()

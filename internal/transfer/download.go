@@ -207,7 +207,7 @@ func (d *download) gather(now time.Time) (waiting bool) {
 
 func (d *download) open(p transport.PeerID) {
 	src := &source{
-		d: d, peer: p, reqs: make(chan []byte, 32), parts: make(chan part, 2),
+		d: d, peer: p, flow: flowLarge + flow(d.c.flows.Add(1)), reqs: make(chan []byte, 32), parts: make(chan part, 2),
 		ended: make(chan struct{}), runs: make(map[uint32]*coming),
 	}
 	src.ctx, src.cancel = context.WithCancel(d.ctx)

@@ -46,7 +46,7 @@ func (e *Early) Open() (io.ReadCloser, error) {
 
 // Outboard returns the BLAKE3 tree in the layout of blob.Summary once the content
 // was read to its end; before, it fails with blob.ErrIncomplete.
-func (e *Early) Outboard() ([]byte, error) {
+func (e *Early) Outboard() (*io.SectionReader, error) {
 	e.mu.Lock()
 	over, err := e.over, e.err
 	e.mu.Unlock()
@@ -56,7 +56,7 @@ func (e *Early) Outboard() ([]byte, error) {
 	case err != nil:
 		return nil, err
 	}
-	return e.sink.outboard()
+	return e.sink.outboard(), nil
 }
 
 // advance takes note of bytes that came. A nil Early takes note of nothing.

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"io"
@@ -200,7 +201,7 @@ func (n *node) hold(data []byte) blob.Summary {
 
 func (n *node) know(a can.Asset, sum blob.Summary) {
 	ctx := context.Background()
-	require.NoError(n.t, n.inv.PutOutboard(ctx, sum.Digest, sum.Outboard))
+	require.NoError(n.t, n.inv.PutOutboard(ctx, sum.Digest, bytes.NewReader(sum.Outboard)))
 	require.NoError(n.t, n.inv.Put(ctx, inventory.Item{Handle: a.Handle, Digest: sum.Digest, Root: sum.Root, Size: int64(sum.Size)}))
 }
 
@@ -230,6 +231,17 @@ func knows(t testing.TB, lib *library.Library, ws ...Want) {
 		}
 		return true
 	})
+}
+
+// outboard reads the stored tree of a content.
+func (n *node) outboard(d can.Digest) (tree []byte) {
+	for i := 0; ; i++ {
+		b, err := n.inv.OutboardChunkAt(context.Background(), d, i)
+		require.NoError(n.t, err)
+		if tree = append(tree, b...); len(b) < inventory.OutboardChunk {
+			return tree
+		}
+	}
 }
 
 func random(t testing.TB, seed uint64, n int) []byte {

@@ -107,7 +107,7 @@ func (l *Limiter) limited(lib [32]byte, peer transport.PeerID) bool {
 }
 
 // wait blocks until n bytes may pass, and calls step about every second of that.
-func (l *Limiter) wait(ctx context.Context, lib [32]byte, peer transport.PeerID, k kind, n int, step func()) error {
+func (l *Limiter) wait(ctx context.Context, lib [32]byte, peer transport.PeerID, k flow, n int, step func()) error {
 	for n > 0 {
 		bs, m := l.buckets(lib, peer)
 		if m == 0 {
@@ -134,7 +134,7 @@ func (b *bucket) part() int {
 }
 
 // take waits for n tokens, or for a full bucket if it has become smaller than that.
-func (b *bucket) take(ctx context.Context, peer transport.PeerID, k kind, n int, step func()) error {
+func (b *bucket) take(ctx context.Context, peer transport.PeerID, k flow, n int, step func()) error {
 	if err := b.turn.enter(ctx, peer, k, n, step); err != nil {
 		return err
 	}

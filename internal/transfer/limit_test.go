@@ -58,7 +58,7 @@ func TestLimiterThatIsLiftedLetsWaitersGo(t *testing.T) {
 		l.SetNode(1)
 		done := make(chan error, 1)
 		begun := time.Now()
-		go func() { done <- l.wait(t.Context(), [32]byte{}, transport.PeerID{}, kindLarge, 100<<20, nil) }()
+		go func() { done <- l.wait(t.Context(), [32]byte{}, transport.PeerID{}, flowLarge, 100<<20, nil) }()
 		synctest.Wait()
 		l.SetNode(0)
 		require.NoError(t, <-done)
@@ -66,9 +66,9 @@ func TestLimiterThatIsLiftedLetsWaitersGo(t *testing.T) {
 		l.SetNode(MinRate)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		require.ErrorIs(t, l.wait(ctx, [32]byte{}, transport.PeerID{}, kindLarge, 100<<20, nil), context.DeadlineExceeded)
+		require.ErrorIs(t, l.wait(ctx, [32]byte{}, transport.PeerID{}, flowLarge, 100<<20, nil), context.DeadlineExceeded)
 		var none *Limiter
-		require.NoError(t, none.wait(ctx, [32]byte{}, transport.PeerID{}, kindLarge, 100<<20, nil))
+		require.NoError(t, none.wait(ctx, [32]byte{}, transport.PeerID{}, flowLarge, 100<<20, nil))
 	})
 }
 
@@ -81,7 +81,7 @@ func TestTurnstileIsFair(t *testing.T) {
 		ask := func(p transport.PeerID, n int) {
 			for range n {
 				go func() {
-					if ts.enter(t.Context(), p, kindSmall, 1, nil) != nil {
+					if ts.enter(t.Context(), p, flowSmall, 1, nil) != nil {
 						return
 					}
 					served <- p
@@ -115,16 +115,16 @@ func TestTurnstileForgetsWhoGaveUp(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		ts := newTurnstile(1, 1)
 		p := transport.PeerID{1}
-		require.NoError(t, ts.enter(t.Context(), p, kindSmall, 1, nil))
+		require.NoError(t, ts.enter(t.Context(), p, flowSmall, 1, nil))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- ts.enter(ctx, transport.PeerID{2}, kindLarge, 1, nil) }()
+		go func() { done <- ts.enter(ctx, transport.PeerID{2}, flowLarge, 1, nil) }()
 		synctest.Wait()
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
 		ts.leave(p)
 		require.Empty(t, ts.lines)
-		require.NoError(t, ts.enter(t.Context(), p, kindSmall, 1, nil))
+		require.NoError(t, ts.enter(t.Context(), p, flowSmall, 1, nil))
 		ts.leave(p)
 		require.Equal(t, 1, ts.free)
 	})

@@ -244,7 +244,7 @@ func (v *serving) writeSmalls(buf []byte, a small) ([]byte, error) {
 	}
 	n := len(buf) - frameHead
 	appendHead(buf[:0], frameSmalls, n)
-	err := v.s.cfg.Limit.wait(v.ctx, v.sv.Library, v.peer, kindSmall, n, nil)
+	err := v.s.cfg.Limit.wait(v.ctx, v.sv.Library, v.peer, flowSmall, n, nil)
 	if err == nil {
 		err = writeAll(v.sv.Stream, buf)
 	}

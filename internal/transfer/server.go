@@ -44,8 +44,9 @@ type ServerConfig struct {
 	PeerQueue int
 	// MaxStreams and PeerStreams bound the streams served: 1,024 and 32.
 	MaxStreams, PeerStreams int
-	// TreeMemory bounds the BLAKE3 trees kept in memory, in bytes: 16 MiB. The one
-	// in use is kept whatever its size, 0.4 % of the content.
+	// TreeMemory bounds what is kept in memory of the BLAKE3 trees of the contents
+	// being served, in bytes: 16 MiB. They are read in pieces of 256 KiB, of which one
+	// is always kept.
 	TreeMemory int
 	// Idle is how long a stream without requests stays open: 2 minutes.
 	Idle time.Duration
@@ -247,7 +248,7 @@ func (s *Server) failed(ctx context.Context, it inventory.Item, err error) statu
 const requestCost = 256
 
 // read counts a read of n bytes from the service for a peer.
-func (s *Server) read(ctx context.Context, p transport.PeerID, k kind, n int) (done func(), err error) {
+func (s *Server) read(ctx context.Context, p transport.PeerID, k flow, n int) (done func(), err error) {
 	if err := s.reads.enter(ctx, p, k, requestCost+n, nil); err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func (v *serving) workWants() {
 				return
 			}
 		}
-		if v.s.buffers.enter(v.ctx, v.peer, kindSmall, requestCost, nil) != nil {
+		if v.s.buffers.enter(v.ctx, v.peer, flowSmall, requestCost, nil) != nil {
 			v.s.dequeue(v.c, 1)
 			return
 		}
@@ -65,8 +65,8 @@ func (v *serving) small(q wantReq) answer {
 	if a.status = st; st != statusOK {
 		return a
 	}
-	v.s.buffers.charge(v.peer, kindSmall, int(it.Size))
-	done, err := v.s.read(v.ctx, v.peer, kindSmall, int(it.Size))
+	v.s.buffers.charge(v.peer, flowSmall, int(it.Size))
+	done, err := v.s.read(v.ctx, v.peer, flowSmall, int(it.Size))
 	if err == nil {
 		a.data, err = whole(v.ctx, v.s.cfg.Service, it.Handle, it.Size)
 		done()
@@ -173,15 +173,16 @@ func (v *serving) run(ctx context.Context, q runReq) status {
 
 // prove makes the proof of a run and its verifier.
 func (v *serving) prove(ctx context.Context, it inventory.Item, run blob.Run, beat func()) ([]byte, *blob.Verifier, error) {
-	tree, err := v.s.trees.get(ctx, it, beat)
+	tree, err := v.s.trees.get(ctx, it)
 	if err != nil {
 		return nil, nil, err
 	}
 	proof, err := tree.AppendProof(nil, run)
-	if errors.Is(err, blob.ErrOutboard) {
-		if tree, err = v.s.trees.renew(ctx, it, beat); err == nil {
-			proof, err = tree.AppendProof(nil, run)
+	for tries := 0; errors.Is(err, blob.ErrOutboard) && tries < 2; tries++ {
+		if err := v.s.trees.renew(ctx, it, beat); err != nil {
+			return nil, nil, err
 		}
+		proof, err = tree.AppendProof(nil, run)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -192,7 +193,7 @@ func (v *serving) prove(ctx context.Context, it inventory.Item, run blob.Run, be
 
 // content reads the run and sends each piece after holding it against the proof.
 func (v *serving) content(ctx context.Context, q runReq, it inventory.Item, check *blob.Verifier, beat func()) (err error) {
-	done, err := v.s.read(ctx, v.peer, kindLarge, 0)
+	done, err := v.s.read(ctx, v.peer, flowLarge, 0)
 	if err != nil {
 		return err
 	}
@@ -212,7 +213,7 @@ func (v *serving) content(ctx context.Context, q runReq, it inventory.Item, chec
 	for at, end := q.run.First, q.run.End(); at < end; {
 		groups := uint64(v.s.cfg.Limit.piece(v.sv.Library, v.peer) / blob.GroupSize)
 		part := blob.Run{First: at, Count: min(groups, end-at)}
-		if err := v.s.buffers.enter(ctx, v.peer, kindLarge, int(part.Len(q.size)), beat); err != nil {
+		if err := v.s.buffers.enter(ctx, v.peer, flowLarge, int(part.Len(q.size)), beat); err != nil {
 			return err
 		}
 		p := v.newPiece(q.seq, int(part.Len(q.size)))
@@ -226,7 +227,7 @@ func (v *serving) content(ctx context.Context, q runReq, it inventory.Item, chec
 			good = false
 			return fmt.Errorf("%w: %w", errRotten, err)
 		}
-		if err := v.s.cfg.Limit.wait(ctx, v.sv.Library, v.peer, kindLarge, p.sent, beat); err != nil {
+		if err := v.s.cfg.Limit.wait(ctx, v.sv.Library, v.peer, flowLarge, p.sent, beat); err != nil {
 			p.done()
 			return err
 		}
@@ -253,7 +254,7 @@ func (v *serving) newPiece(seq uint32, n int) piece {
 // read, except that a reading which is to serve later runs is only given up with the
 // stream.
 func (v *serving) fill(ctx context.Context, r *reading, b []byte) error {
-	done, err := v.s.read(ctx, v.peer, kindLarge, len(b))
+	done, err := v.s.read(ctx, v.peer, flowLarge, len(b))
 	if err != nil {
 		return err
 	}

@@ -304,7 +304,7 @@ func (s *smallConn) read(ctx context.Context, st transport.Stream) error {
 	f := newFramer(st, maxSmalls)
 	store := make([]byte, 0, 16<<10)
 	f.limited = func() bool { return s.c.cfg.Limit.limited(s.place.lib, s.place.peer) }
-	f.pay = func(n int) error { return s.c.cfg.Limit.wait(ctx, s.place.lib, s.place.peer, kindSmall, n, nil) }
+	f.pay = func(n int) error { return s.c.cfg.Limit.wait(ctx, s.place.lib, s.place.peer, flowSmall, n, nil) }
 	alloc := func(_ uint8, n int) []byte {
 		if cap(store) < n {
 			store = make([]byte, n)

@@ -18,6 +18,7 @@ import (
 type source struct {
 	d      *download
 	peer   transport.PeerID
+	flow   flow
 	ctx    context.Context
 	cancel context.CancelFunc
 	st     transport.Stream
@@ -90,7 +91,7 @@ func (s *source) open() error {
 	limit := s.d.c.cfg.Limit
 	s.f.limited = func() bool { return limit.limited(at.lib, at.peer) }
 	s.f.pay = func(n int) error {
-		return limit.wait(s.ctx, at.lib, at.peer, kindLarge, n, func() {
+		return limit.wait(s.ctx, at.lib, at.peer, s.flow, n, func() {
 			s.d.tell(s.ctx, event{src: s}) // it is our limit, not the peer's slowness
 		})
 	}

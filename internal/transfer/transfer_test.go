@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,9 +45,11 @@ func TestContentsArriveWhole(t *testing.T) {
 						require.NoError(t, err, size)
 						require.EqualValues(t, size, last)
 						require.True(t, string(data) == string(readContent(t, c)))
-						tree, err := c.Outboard()
+						r, err := c.Outboard()
 						require.NoError(t, err)
-						require.Equal(t, sum.Outboard, tree)
+						tree, err := io.ReadAll(r)
+						require.NoError(t, err)
+						require.Equal(t, string(sum.Outboard), string(tree))
 						_, err = b.client.Large(t.Context(), w, nil)
 						require.ErrorIs(t, err, ErrOpen)
 						require.NoError(t, c.Discard())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/cansync/cansync/can"
@@ -12,138 +13,189 @@ import (
 	"github.com/cansync/cansync/internal/inventory"
 )
 
-// trees keeps the BLAKE3 trees of the contents being served, up to a number of
-// bytes; the last one used stays whatever its size.
+// trees reads the BLAKE3 trees of the contents being served and keeps pieces of them,
+// up to a number of bytes, the ones that were used last.
 type trees struct {
 	inv   *inventory.Inventory
 	open  can.Opener
 	limit int
 
-	mu    sync.Mutex
-	size  int
-	order []can.Digest // the oldest first
-	kept  map[can.Digest][]byte
-	busy  map[can.Digest]chan struct{} // being read or rebuilt
+	mu   sync.Mutex
+	size int
+	most int // the largest size so far
+	used uint64
+	kept map[treeChunk]*keptChunk
+	busy map[can.Digest]chan struct{} // being made anew
+}
+
+type treeChunk struct {
+	asset can.Digest
+	n     int
+}
+
+type keptChunk struct {
+	data []byte
+	used uint64
 }
 
 func newTrees(inv *inventory.Inventory, open can.Opener, limit int) *trees {
-	return &trees{inv: inv, open: open, limit: limit, kept: make(map[can.Digest][]byte), busy: make(map[can.Digest]chan struct{})}
+	return &trees{
+		inv: inv, open: open, limit: limit,
+		kept: make(map[treeChunk]*keptChunk), busy: make(map[can.Digest]chan struct{}),
+	}
 }
 
 // errRotten says that the service's bytes are not those that the inventory knows.
 var errRotten = errors.New("transfer: the service's content has changed")
 
-// get returns the tree of a content, reading the whole content once if none is
-// kept. beat is called now and then while that lasts. Errors match errRotten where
-// the content no longer has its hashes.
-func (t *trees) get(ctx context.Context, it inventory.Item, beat func()) (*blob.Tree, error) {
-	for {
-		t.mu.Lock()
-		raw, ok := t.kept[it.Digest]
-		wait := t.busy[it.Digest]
-		mine := make(chan struct{})
-		if !ok && wait == nil {
-			t.busy[it.Digest] = mine
-		}
-		t.mu.Unlock()
-		switch {
-		case ok:
-			return blob.NewTreeBytes(it.Root, uint64(it.Size), raw)
-		case wait == nil:
-			return t.load(ctx, it, mine, beat)
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+// get returns the tree of a content as the inventory has it, read as it is needed: a
+// missing or damaged one shows as blob.ErrOutboard. It is for use while ctx lasts.
+func (t *trees) get(ctx context.Context, it inventory.Item) (*blob.Tree, error) {
+	return blob.NewTree(it.Root, uint64(it.Size), treeReader{t, ctx, it.Digest})
 }
 
-func (t *trees) load(ctx context.Context, it inventory.Item, done chan struct{}, beat func()) (*blob.Tree, error) {
-	defer func() {
-		t.mu.Lock()
-		delete(t.busy, it.Digest)
-		t.mu.Unlock()
-		close(done)
-	}()
-	raw, err := t.stored(ctx, it)
-	if err == nil && raw == nil {
-		raw, err = t.rebuild(ctx, it, beat)
+// treeReader reads a stored tree.
+type treeReader struct {
+	t     *trees
+	ctx   context.Context
+	asset can.Digest
+}
+
+// ReadAt implements io.ReaderAt. Where nothing is stored the tree ends.
+func (r treeReader) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		at := off + int64(n)
+		chunk, err := r.t.chunk(r.ctx, treeChunk{r.asset, int(at / inventory.OutboardChunk)})
+		if err != nil {
+			return n, err
+		}
+		from := at % inventory.OutboardChunk
+		if from >= int64(len(chunk)) {
+			return n, io.EOF
+		}
+		n += copy(p[n:], chunk[from:])
 	}
-	if err != nil {
+	return n, nil
+}
+
+// chunk returns a piece of a tree, which must not be changed.
+func (t *trees) chunk(ctx context.Context, at treeChunk) ([]byte, error) {
+	t.mu.Lock()
+	k := t.kept[at]
+	if k != nil {
+		t.used++
+		k.used = t.used
+	}
+	t.mu.Unlock()
+	if k != nil {
+		return k.data, nil
+	}
+	b, err := t.inv.OutboardChunkAt(ctx, at.asset, at.n)
+	if err != nil || len(b) == 0 {
 		return nil, err
 	}
-	tree, err := blob.NewTreeBytes(it.Root, uint64(it.Size), raw)
-	if err == nil {
-		t.keep(it.Digest, raw)
-	}
-	return tree, err
-}
-
-// stored returns the tree in the inventory, nil if there is none that fits.
-func (t *trees) stored(ctx context.Context, it inventory.Item) ([]byte, error) {
-	if it.Size <= blob.GroupSize {
-		return []byte{}, nil
-	}
-	raw, err := t.inv.Outboard(ctx, it.Digest)
-	if err != nil || uint64(len(raw)) != blob.OutboardSize(uint64(it.Size)) {
-		return nil, err
-	}
-	return raw, nil
-}
-
-func (t *trees) keep(d can.Digest, raw []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.kept[d]; !ok {
-		t.order = append(t.order, d)
+	t.used++
+	if k := t.kept[at]; k != nil { // another run was faster
+		t.size -= len(k.data)
 	}
-	t.size += len(raw) - len(t.kept[d])
-	t.kept[d] = raw
-	for t.size > t.limit && len(t.order) > 1 {
-		t.size -= len(t.kept[t.order[0]])
-		delete(t.kept, t.order[0])
-		t.order = t.order[1:]
+	t.kept[at] = &keptChunk{data: b, used: t.used}
+	t.size += len(b)
+	for t.size > t.limit && len(t.kept) > 1 {
+		t.dropOldest()
+	}
+	t.most = max(t.most, t.size)
+	return b, nil
+}
+
+// dropOldest looks through all: they are few, and each is read from the store.
+func (t *trees) dropOldest() {
+	var oldest treeChunk
+	first := uint64(math.MaxUint64)
+	for at, k := range t.kept {
+		if k.used < first {
+			oldest, first = at, k.used
+		}
+	}
+	t.size -= len(t.kept[oldest].data)
+	delete(t.kept, oldest)
+}
+
+// forget drops what is kept of a tree.
+func (t *trees) forget(asset can.Digest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for at, k := range t.kept {
+		if at.asset == asset {
+			t.size -= len(k.data)
+			delete(t.kept, at)
+		}
 	}
 }
 
-// renew rebuilds a tree that turned out to be damaged.
-func (t *trees) renew(ctx context.Context, it inventory.Item, beat func()) (*blob.Tree, error) {
-	raw, err := t.rebuild(ctx, it, beat)
-	if err != nil {
-		return nil, err
+// renew makes a tree anew that is missing or damaged, by reading the whole content
+// once. Runs that need the same one wait for it, and try it again whatever came of it.
+// beat is called now and then meanwhile. Errors match errRotten where the content no
+// longer has its hashes.
+func (t *trees) renew(ctx context.Context, it inventory.Item, beat func()) error {
+	mine := make(chan struct{})
+	t.mu.Lock()
+	wait := t.busy[it.Digest]
+	if wait == nil {
+		t.busy[it.Digest] = mine
 	}
-	t.keep(it.Digest, raw)
-	return blob.NewTreeBytes(it.Root, uint64(it.Size), raw)
+	t.mu.Unlock()
+	if wait != nil {
+		select {
+		case <-wait:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err := t.rebuild(ctx, it, beat)
+	t.forget(it.Digest)
+	t.mu.Lock()
+	delete(t.busy, it.Digest)
+	t.mu.Unlock()
+	close(mine)
+	return err
 }
 
-// rebuild reads the content once and stores its tree.
-func (t *trees) rebuild(ctx context.Context, it inventory.Item, beat func()) ([]byte, error) {
+// rebuild reads the content and stores its tree.
+func (t *trees) rebuild(ctx context.Context, it inventory.Item, beat func()) (err error) {
 	rc, err := t.open.Open(ctx, it.Handle, 0, -1)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = rc.Close() }()
-	h := blob.NewHasher(it.Size)
+	tree := t.inv.NewOutboardWriter(ctx, nil)
+	tree.Reset("anew " + it.Digest.String())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, tree.Abort())
+		}
+	}()
+	h := blob.NewHasherTo(it.Size, tree)
 	_, err = io.CopyBuffer(writerFunc(func(p []byte) (int, error) {
 		beat()
 		return h.Write(p)
 	}), struct{ io.Reader }{rc}, make([]byte, 64<<10))
 	if errors.Is(err, blob.ErrSize) {
-		return nil, fmt.Errorf("%w: %w", errRotten, err)
+		return fmt.Errorf("%w: %w", errRotten, err)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	sum, err := h.Finish()
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errRotten, err)
+		return fmt.Errorf("%w: %w", errRotten, err)
 	case sum.Digest != it.Digest || sum.Root != it.Root:
-		return nil, errRotten
+		return errRotten
 	}
-	return sum.Outboard, t.inv.PutOutboard(ctx, it.Digest, sum.Outboard)
+	return tree.Commit(it.Digest)
 }
 
 type writerFunc func([]byte) (int, error)

@@ -9,17 +9,19 @@ import (
 	"github.com/cansync/cansync/transport"
 )
 
-// kind tells small contents from large ones, which a peer is served side by side.
-type kind uint8
+// flow tells apart what a peer is served, or serves, side by side.
+type flow uint64
 
 const (
-	kindSmall kind = iota
-	kindLarge
+	// flowSmall are all small contents, flowLarge all large ones. A fetcher has a flow
+	// above that for each large content.
+	flowSmall flow = iota
+	flowLarge
 )
 
 // turnstile hands out a fixed number of places. Where they are short, peers are given
-// equal shares of bytes, whatever number of requests each has; and so are the small
-// and the large contents that one peer asks for. One peer never holds more places
+// equal shares of bytes, whatever number of requests each has; and so are the flows of
+// one peer. One peer never holds more places
 // than its share, and leaves one for each of the others: one that asks for one thing
 // after the other would else always find them taken when it comes back.
 type turnstile struct {
@@ -34,12 +36,12 @@ type turnstile struct {
 
 // line is what a peer waits for.
 type line struct {
-	kinds   fairly[kind]
-	waiting [2][]*ticket
+	flows   fairly[flow]
+	waiting map[flow][]*ticket
 }
 
 type ticket struct {
-	kind kind
+	flow flow
 	cost int
 	come chan struct{} // closed when it is its turn
 }
@@ -53,16 +55,16 @@ func newTurnstile(places, share int) *turnstile {
 
 // enter waits for a place in which about cost bytes are moved; who got one calls
 // leave. step, which may be nil, is called every second of waiting.
-func (t *turnstile) enter(ctx context.Context, p transport.PeerID, k kind, cost int, step func()) error {
-	w := &ticket{kind: k, cost: cost, come: make(chan struct{})}
+func (t *turnstile) enter(ctx context.Context, p transport.PeerID, k flow, cost int, step func()) error {
+	w := &ticket{flow: k, cost: cost, come: make(chan struct{})}
 	t.mu.Lock()
 	l := t.lines[p]
 	if l == nil {
-		l = &line{}
+		l = &line{waiting: make(map[flow][]*ticket)}
 		t.lines[p] = l
 	}
 	t.peers.arrive(p)
-	l.kinds.arrive(k)
+	l.flows.arrive(k)
 	l.waiting[k] = append(l.waiting[k], w)
 	t.admit()
 	t.mu.Unlock()
@@ -112,7 +114,7 @@ func (t *turnstile) leave(p transport.PeerID) {
 }
 
 // charge notes that what passes in a place is more than was said on entering.
-func (t *turnstile) charge(p transport.PeerID, k kind, more int) {
+func (t *turnstile) charge(p transport.PeerID, k flow, more int) {
 	if more <= 0 {
 		return
 	}
@@ -120,7 +122,7 @@ func (t *turnstile) charge(p transport.PeerID, k kind, more int) {
 	defer t.mu.Unlock()
 	t.peers.charge(p, more)
 	if l := t.lines[p]; l != nil {
-		l.kinds.charge(k, more)
+		l.flows.charge(k, more)
 	}
 }
 
@@ -145,7 +147,7 @@ func (t *turnstile) tidy(p transport.PeerID) {
 		return
 	}
 	delete(t.held, p)
-	if l := t.lines[p]; l != nil && len(l.waiting[kindSmall])+len(l.waiting[kindLarge]) == 0 {
+	if l := t.lines[p]; l != nil && len(l.waiting) == 0 {
 		delete(t.lines, p)
 	}
 	if len(t.lines) == 0 {
@@ -169,11 +171,13 @@ func (t *turnstile) admit() {
 			return
 		}
 		l := t.lines[p]
-		k, _ := l.kinds.next(func(kind) bool { return true })
+		k, _ := l.flows.next(func(flow) bool { return true })
 		w := l.waiting[k][0]
-		l.waiting[k] = l.waiting[k][1:]
+		if l.waiting[k] = l.waiting[k][1:]; len(l.waiting[k]) == 0 {
+			delete(l.waiting, k)
+		}
 		t.peers.serve(p, w.cost)
-		l.kinds.serve(k, w.cost)
+		l.flows.serve(k, w.cost)
 		t.free--
 		t.held[p]++
 		close(w.come)
@@ -183,8 +187,11 @@ func (t *turnstile) admit() {
 // drop takes a ticket out of its line.
 func (t *turnstile) drop(p transport.PeerID, w *ticket) {
 	l := t.lines[p]
-	l.waiting[w.kind] = slices.DeleteFunc(l.waiting[w.kind], func(o *ticket) bool { return o == w })
+	l.waiting[w.flow] = slices.DeleteFunc(l.waiting[w.flow], func(o *ticket) bool { return o == w })
+	if len(l.waiting[w.flow]) == 0 {
+		delete(l.waiting, w.flow)
+	}
 	t.peers.leave(p)
-	l.kinds.leave(w.kind)
+	l.flows.leave(w.flow)
 	t.tidy(p)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cansync/cansync/internal/capability"
@@ -14,6 +15,10 @@ import (
 const (
 	helloWait  = 10 * time.Second
 	helloFrame = 64 << 10 // the largest is a join reply: a bundle and sealed keys
+	// maxKnown bounds the secrets that a hello is answered under, each of which costs
+	// some two microseconds whoever asks. Epochs come first; of more invites than
+	// there is room for, each hello knows others.
+	maxKnown = 448
 )
 
 // handshake is one hello stream up to the point where both sides know which
@@ -211,10 +216,13 @@ func (m *Manager) answer(h *handshake) (map[uint16]shared, error) {
 	secrets, owner := secretsOf(open)
 	members := len(secrets)
 	now := m.cfg.Now()
-	for _, lib := range libs {
-		for _, s := range lib.Invites(now) {
+	for _, at := range rand.Perm(len(libs)) {
+		for _, s := range libs[at].Invites(now) {
+			if len(secrets) >= maxKnown {
+				break
+			}
 			secrets = append(secrets, s)
-			owner = append(owner, lib)
+			owner = append(owner, libs[at])
 		}
 	}
 	r, err := capability.NewResponder(capability.Channel{Self: m.cfg.Transport.ID(), Peer: h.peer}, secrets, m.cfg.Rand)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/control"
+	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
@@ -92,6 +93,12 @@ func (a *Announcer) process(batch []*note) (rest []*note) {
 		}
 		digests[n.item.Digest] = true
 	}
+	vs, done := a.all()
+	defer done()
+	filters := make([]filter.View, len(vs))
+	for i, v := range vs {
+		filters[i] = v.lib.Filter()
+	}
 	defer func() {
 		for _, n := range batch {
 			if n.kind == noteFresh || n.kind == noteBack {
@@ -99,14 +106,19 @@ func (a *Announcer) process(batch []*note) (rest []*note) {
 				a.rest.drop(n.asset.Handle)
 			}
 		}
+		// A pass of the next filter may have left out what was here. After this, it
+		// meets what is known.
+		for i, v := range vs {
+			if v.active() && !sameView(v.lib.Filter(), filters[i]) {
+				a.patiently("store state of library", func() error { return v.miss(a.ctx, a.inv) })
+			}
+		}
 	}()
 	if !a.insert(batch) {
 		return rest
 	}
-	vs, done := a.all()
-	defer done()
-	for _, v := range vs {
-		a.speak(v, batch)
+	for i, v := range vs {
+		a.speak(v, filters[i], batch)
 	}
 	// What is agreed is no news any more, also to libraries that were not told.
 	a.patiently("store state of libraries", func() error { return a.strike(vs) })
@@ -203,9 +215,10 @@ type speech struct {
 }
 
 // speak decides about the notes in one library and says what is to be said.
-func (a *Announcer) speak(v *voice, batch []*note) {
+func (a *Announcer) speak(v *voice, f filter.View, batch []*note) {
 	var s speech
-	active, f := v.active(), v.lib.Filter()
+	active := v.active()
+	v.decided(f)
 	missed := false
 	for _, n := range batch {
 		if n.only != nil && !slices.Contains(n.only, v) {

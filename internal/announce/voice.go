@@ -10,6 +10,7 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/record"
@@ -83,6 +84,7 @@ func decodeState(b []byte) (s state, err error) {
 // pass is one offer of all assets to a library.
 type pass struct {
 	state  state
+	filter filter.View // in force in that state
 	misses uint64
 }
 
@@ -189,8 +191,9 @@ func (v *voice) behind() bool {
 	}
 	now := v.current()
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.caught != now && (v.running == nil || v.running.state != now || v.running.misses != v.misses)
+	behind := v.caught != now && (v.running == nil || v.running.state != now || v.running.misses != v.misses)
+	v.mu.Unlock()
+	return behind && !v.lib.Refiltering()
 }
 
 // begin begins a pass, unless none is needed.
@@ -199,12 +202,16 @@ func (v *voice) begin() *pass {
 		return nil
 	}
 	now := v.current()
+	if v.lib.Refiltering() {
+		return nil // the state is ahead of the filter by which it would be decided
+	}
+	f := v.lib.Filter()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.caught == now {
 		return nil
 	}
-	v.running = &pass{now, v.misses}
+	v.running = &pass{now, f, v.misses}
 	return v.running
 }
 
@@ -242,6 +249,21 @@ func (v *voice) miss(ctx context.Context, inv *inventory.Inventory) error {
 	defer v.mu.Unlock()
 	v.caught = state{}
 	return nil
+}
+
+// sameView is Equal, and quick for what a library returned twice.
+func sameView(a, b filter.View) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) || a.Equal(b)
+}
+
+// decided notes by which filter something was decided: a pass of another filter has
+// not offered it.
+func (v *voice) decided(f filter.View) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.running != nil && !sameView(v.running.filter, f) {
+		v.misses++
+	}
 }
 
 // reached reports whether a pass that came to its end offered everything.

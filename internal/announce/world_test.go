@@ -21,6 +21,7 @@ import (
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/store"
 	smemory "github.com/cansync/cansync/store/memory"
 )
 
@@ -34,6 +35,8 @@ type world struct {
 	device capability.Device
 	a      *Announcer
 	libs   []*library.Library
+	// records is what libraries are kept in, other than store.
+	records store.Store
 
 	mu     sync.Mutex
 	events []Event
@@ -96,9 +99,13 @@ func (w *world) library(f filter.Filter) *library.Library {
 func (w *world) open(f filter.Filter, met bool) *library.Library {
 	keys, err := library.Create("library", w.device, rand.Reader)
 	require.NoError(w.t, err)
+	records := store.Store(w.store)
+	if w.records != nil {
+		records = w.records
+	}
 	l, err := library.Open(w.t.Context(), library.Options{
 		Keys: keys, Device: w.device, Rand: rand.Reader, Met: met,
-		Replica: replica.Options{Store: w.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
+		Replica: replica.Options{Store: records, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
 	})
 	require.NoError(w.t, err)
 	require.NoError(w.t, l.Describe(w.t.Context(), control.Description{Name: "library", Filter: f}))

@@ -220,6 +220,14 @@ func (r *Replica) Filter() filter.View {
 	return r.filter
 }
 
+// Refiltering reports whether another filter than [Replica.Filter] is about to be in
+// force: what the control state and the own view say already counts only then.
+func (r *Replica) Refiltering() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.wanted().Equal(r.filter)
+}
+
 // OwnView returns the filter by which the node's view is narrower than the library.
 func (r *Replica) OwnView() filter.Filter {
 	r.mu.Lock()

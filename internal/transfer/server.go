@@ -24,8 +24,9 @@ type ServerConfig struct {
 	// Library returns a library of which the node is a member.
 	Library func(id [32]byte) (*library.Library, bool)
 	// OnCorrupt is called, from any goroutine, each time the service gave other
-	// bytes under a handle than those that the inventory knows. The inventory is
-	// left for the callee to change.
+	// bytes under a handle than those that the inventory knows, or says itself that
+	// it can't read them any more ([can.ErrCorrupted]). The inventory is left for the
+	// callee to change.
 	OnCorrupt func(handle string, d can.Digest)
 	// OnSent is called with the number of content bytes sent to a peer.
 	OnSent func(lib [32]byte, peer transport.PeerID, bytes int)
@@ -233,7 +234,7 @@ func (s *Server) failed(ctx context.Context, it inventory.Item, err error) statu
 	switch {
 	case ctx.Err() != nil:
 		return statusCancelled
-	case errors.Is(err, errRotten):
+	case errors.Is(err, errRotten), errors.Is(err, can.ErrCorrupted):
 		s.log.Warn("the service's content is not what was announced", "asset", it.Digest, "error", err)
 		if s.cfg.OnCorrupt != nil {
 			s.cfg.OnCorrupt(it.Handle, it.Digest)

@@ -10,7 +10,6 @@ import (
 	ds "github.com/ipfs/go-datastore"
 
 	"github.com/cansync/cansync/can"
-	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/wire"
@@ -66,6 +65,9 @@ type Refused struct {
 type Result struct {
 	New     int
 	Refused []Refused
+	// Touched are the assets of which something new was stored, in the order in
+	// which it was.
+	Touched []Change
 }
 
 // ApplyChecked stores what is new and valid among records that were checked, all of
@@ -172,7 +174,7 @@ func (r *Replica) publish(ctx context.Context, sign Signer, drafts []record.Draf
 func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from transport.PeerID, own bool, res *Result) ([]record.Record, error) {
 	now := r.opts.Now()
 	r.mu.Lock()
-	f, counts, clock := r.filter, r.counts, r.clock
+	lens, counts, clock := r.lensLocked(), r.counts, r.clock
 	valid := make([]record.Record, 0, len(recs))
 	for _, rec := range recs {
 		err := r.control.Check(rec.Header)
@@ -190,7 +192,7 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 	}
 	r.mu.Unlock()
 
-	t := &tx{r: r, filter: f, own: own, now: now.UnixMilli(), room: len(valid)}
+	t := &tx{r: r, lens: lens, own: own, now: now.UnixMilli(), room: len(valid)}
 	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
 		t.reset(txn, counts, clock)
 		for _, rec := range valid {
@@ -221,6 +223,9 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 	res.New += len(t.added)
 	r.mu.Lock()
 	r.counts, r.clock = t.counts, t.clock
+	if t.owed {
+		r.debts++
+	}
 	for _, id := range t.removed {
 		r.assets.Remove(id)
 	}
@@ -234,29 +239,27 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 	}
 	for _, vs := range r.views {
 		for _, d := range t.order {
-			vs.change(t.changes[d])
+			if c := t.changes[d]; c.news {
+				vs.change(c)
+			}
 		}
 	}
 	r.mu.Unlock()
-	ap := Applied{Records: t.added, From: from, Changes: make([]Change, 0, len(t.order))}
-	for _, d := range t.order {
-		c := t.changes[d]
-		if c.before.Live.Header != c.entry.Live.Header || !c.before.Live.HasBody() && c.entry.Live.HasBody() {
-			ap.Changes = append(ap.Changes, Change{Asset: d, Before: c.before, Entry: c.entry})
-		}
-	}
+	ap := Applied{Records: t.added, From: from}
+	ap.Touched, ap.Changes = t.touched()
+	res.Touched = append(res.Touched, ap.Touched...)
 	r.notify(ap)
 	return t.added, nil
 }
 
 // tx is one transaction over asset records. Its results count once it committed.
 type tx struct {
-	r      *Replica
-	txn    ds.Txn
-	filter filter.View
-	own    bool
-	now    int64
-	room   int // how many records may come
+	r    *Replica
+	txn  ds.Txn
+	lens lens
+	own  bool // what is stored the node says itself
+	now  int64
+	room int // how many records may come
 
 	counts  Counts
 	clock   record.Clock
@@ -264,12 +267,14 @@ type tx struct {
 	removed []record.ID
 	order   []can.Digest
 	changes map[can.Digest]*change
+	owed    bool // records began to be owed
 }
 
 // change is an asset that a transaction touches, before and after.
 type change struct {
 	had, rows     []record.Record
 	before, entry Entry
+	news, gain    bool // something was stored, something whole
 }
 
 // complete says that nothing of the record is missing. An asset record that came
@@ -279,13 +284,15 @@ func complete(r record.Record) bool { return r.HasBody() || r.Kind == record.Tom
 
 func (t *tx) reset(txn ds.Txn, counts Counts, clock record.Clock) {
 	t.txn, t.counts, t.clock = txn, counts, clock
-	t.removed = nil
+	t.removed, t.owed = nil, false
 	t.added, t.order = make([]record.Record, 0, t.room), make([]can.Digest, 0, t.room)
 	t.changes = make(map[can.Digest]*change, t.room)
 }
 
 // put adds one record to the rows of its asset unless its author already said
-// something newer.
+// something newer. Of each author the rows have the greatest whole record and, where
+// a greater one is known by its header, that header: it takes the place of nothing
+// that is whole, or a member that sees more would offer that for ever.
 func (t *tx) put(ctx context.Context, rec record.Record) error {
 	asset := can.Digest(rec.Header.Subject)
 	c := t.changes[asset]
@@ -294,54 +301,82 @@ func (t *tx) put(ctx context.Context, rec record.Record) error {
 		if err != nil {
 			return err
 		}
-		c = &change{had: slices.Clone(rows), rows: rows, before: t.r.entry(asset, rows, t.filter)}
+		c = &change{had: slices.Clone(rows), rows: rows, before: t.lens.entry(asset, rows)}
 		t.changes[asset] = c
 		t.order = append(t.order, asset)
 	}
-	at := -1
+	full, bare := -1, -1
 	for i := range c.rows {
-		if c.rows[i].Header.Author == rec.Header.Author {
-			at = i
+		switch {
+		case c.rows[i].Header.Author != rec.Header.Author:
+		case complete(c.rows[i]):
+			full = i
+		default:
+			bare = i
 		}
 	}
-	id := rec.ID()
-	if at >= 0 {
-		old := c.rows[at]
-		cmp := record.Compare(rec.Header, old.Header)
-		if cmp < 0 || cmp == 0 && (complete(old) || !complete(rec)) {
+	if full >= 0 && record.Compare(rec.Header, c.rows[full].Header) <= 0 {
+		return nil
+	}
+	at := full
+	if !complete(rec) {
+		if at = bare; bare >= 0 && record.Compare(rec.Header, c.rows[bare].Header) <= 0 {
 			return nil
 		}
-		if complete(old) {
-			if err := t.drop(ctx, old.ID()); err != nil {
-				return err
-			}
+	}
+	switch {
+	case at < 0:
+		c.rows = append(c.rows, rec)
+		if complete(rec) {
+			t.counts.Records++
+		}
+	default:
+		if err := t.drop(ctx, c.rows[at]); err != nil {
+			return err
 		}
 		c.rows[at] = rec
-	} else {
-		c.rows = append(c.rows, rec)
-		t.counts.Records++
 	}
+	c.news = true
 	t.added = append(t.added, rec)
 	t.clock = max(t.clock, rec.Header.Clock)
 	if !complete(rec) {
 		return nil
 	}
+	c.gain = true
+	if bare >= 0 && record.Compare(c.rows[bare].Header, rec.Header) <= 0 {
+		t.forget(c.rows[bare])
+		c.rows = slices.Delete(c.rows, bare, bare+1)
+	}
+	id := rec.ID()
 	return t.txn.Put(ctx, t.r.key("i", kv.Bin(id[:])), asset[:])
 }
 
 // drop takes a record out that a newer one of its author replaced.
-func (t *tx) drop(ctx context.Context, id record.ID) error {
+func (t *tx) drop(ctx context.Context, rec record.Record) error {
+	came := t.forget(rec)
+	if !complete(rec) {
+		return nil
+	}
+	id := rec.ID()
 	if err := t.txn.Delete(ctx, t.r.key("i", kv.Bin(id[:]))); err != nil {
 		return err
 	}
+	if !came {
+		t.removed = append(t.removed, id)
+	}
+	return t.forgive(ctx, rec)
+}
+
+// forget takes a record out of what was added, and reports whether it came in this
+// very transaction.
+func (t *tx) forget(rec record.Record) bool {
 	for i := range t.added {
-		if t.added[i].ID() == id { // it came in this very transaction
+		if t.added[i].Header == rec.Header && complete(t.added[i]) == complete(rec) {
 			t.added = append(t.added[:i], t.added[i+1:]...)
-			return nil
+			return true
 		}
 	}
-	t.removed = append(t.removed, id)
-	return nil
+	return false
 }
 
 // finish writes the rows of every asset that was touched, counts, and queues.
@@ -349,8 +384,14 @@ func (t *tx) finish(ctx context.Context) error {
 	for _, asset := range t.order {
 		c := t.changes[asset]
 		was := c.before
-		c.entry = t.r.entry(asset, c.rows, t.filter)
+		c.entry = t.lens.entry(asset, c.rows)
+		if !c.news {
+			continue
+		}
 		t.counts.replace(was, c.entry)
+		if err := t.settleDebt(ctx, c); err != nil {
+			return err
+		}
 		if err := t.txn.Put(ctx, t.r.assetKey("a", asset), encodeRows(c.rows)); err != nil {
 			return err
 		}

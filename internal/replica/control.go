@@ -88,14 +88,14 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 	for id := range removed {
 		r.controlID.Remove(id)
 	}
-	next := r.wanted()
+	own, next := r.own, r.wanted(r.own)
 	changed := !next.Equal(r.filter)
 	r.mu.Unlock()
 	if changed {
 		// Not with the caller's context: the peer that sent the description may go,
 		// and the filter that it ends may not stay in force.
 		whole, done := r.whole(ctx)
-		err := r.refilter(whole, next)
+		err := r.refilter(whole, own, next)
 		done()
 		if err != nil {
 			return err
@@ -148,13 +148,20 @@ func (r *Replica) loadControl(ctx context.Context) error {
 	if err == nil && b != nil {
 		r.filter, err = filter.DecodeView(b)
 	}
+	if err != nil {
+		return err
+	}
+	b, err = kv.Get(ctx, r.opts.Store, r.key("v"))
+	if err == nil && b != nil {
+		r.own, err = filter.Decode(b)
+	}
 	return err
 }
 
-// wanted returns the filter that follows from the description and the own view. It
+// wanted returns the filter that follows from the description and an own view. It
 // is called with mu held.
-func (r *Replica) wanted() filter.View {
-	v := filter.View{r.own}
+func (r *Replica) wanted(own filter.Filter) filter.View {
+	v := filter.View{own}
 	if d, _, ok := r.control.Description(); ok {
 		v = append(v, d.Filter)
 	}

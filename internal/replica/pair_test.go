@@ -46,26 +46,44 @@ func (p *member) sign(ds []record.Draft) ([]record.Record, error) {
 	return record.SignWith(p.w.authors[p.who].key, ds)
 }
 
+// view is the member's own in normal form.
+func (p *member) view() filter.View { return filter.View{p.own}.Normalize() }
+
+// sees is what lies in a view by what the member knows: the live records. Who sees
+// everything goes by what is there whole.
+func (p *member) sees(t require.TestingT, v filter.View) map[can.Digest]record.ID {
+	out := map[can.Digest]record.ID{}
+	for e, err := range p.r.Entries(context.Background()) {
+		check(t, err)
+		if e.Live.HasBody() && (len(v) == 0 || e.Ahead == nil) && v.Match(e.Asset, e.Body.Metadata()) {
+			out[e.Asset] = e.ID()
+		}
+	}
+	return out
+}
+
 // traffic is what a meeting of two members took.
 type traffic struct {
 	rounds, messages, bytes int
 	records                 int  // pushed
+	offers                  int  // of owed records
 	equal                   bool // both sets were equal from the start
 }
 
 // meet lets a reconcile with b under the view that both share: the control set, then
-// the assets. After budget records the connection is gone; a negative one lasts.
+// the assets, then what they owe. After budget records the connection is gone; a
+// negative one lasts.
 func meet(t require.TestingT, a, b *member, budget int) (total traffic, cut bool) {
-	view := filter.View{a.own, b.own}.Normalize()
 	total.equal = true
 	for _, controlSet := range []bool{true, false} {
-		p := &pairing{t: t, view: view, control: controlSet, budget: budget}
+		p := &pairing{t: t, view: replica.NewSight(a.view(), b.view()).Link(), control: controlSet, budget: budget}
 		p.run(a, b)
 		budget = p.budget
 		total.rounds += p.rounds
 		total.messages += p.messages
 		total.bytes += p.bytes
 		total.records += p.records
+		total.offers += p.offers
 		total.equal = total.equal && p.equal
 		if budget == 0 {
 			return total, true
@@ -123,6 +141,11 @@ func (p *pairing) run(a, b *member) {
 	p.rounds, p.equal = x.s.Stats().Rounds, x.s.Stats().Equal
 	p.send(x, y)
 	p.send(y, x)
+	if !p.control {
+		for i := 0; p.hand(a, b) || p.hand(b, a); i++ {
+			require.Less(p.t, i, 8, "what is owed comes back")
+		}
+	}
 }
 
 func (p *pairing) follow(e, other *end, step reconcile.Step) {
@@ -173,50 +196,98 @@ func (p *pairing) send(from, to *end) {
 		check(p.t, err)
 		recs = append(recs, r)
 	}
+	sight := replica.NewSight(from.view(), to.view())
+	for i, r := range recs {
+		if !p.control {
+			e, err := from.r.Entry(ctx, can.Digest(r.Subject))
+			check(p.t, err)
+			recs[i] = sight.Show(r, e)
+		}
+	}
+	p.deliver(to.member, from.member, recs)
+}
+
+// hand offers what one side owes, and sends what the other has not. It reports
+// whether there was something to offer.
+func (p *pairing) hand(from, to *member) bool {
+	ctx := context.Background()
+	sight := replica.NewSight(from.view(), to.view())
+	var ids []record.ID
+	for id, err := range from.r.Owed(ctx, sight.Theirs()) {
+		check(p.t, err)
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 || p.budget == 0 {
+		return false
+	}
+	p.offers++
+	kept, err := to.r.Keeps(ctx, ids)
+	check(p.t, err)
+	var recs []record.Record
+	for i, id := range ids {
+		if !kept[i] {
+			r, err := from.r.Record(ctx, id, false)
+			check(p.t, err)
+			e, err := from.r.Entry(ctx, can.Digest(r.Subject))
+			check(p.t, err)
+			recs = append(recs, sight.Hand(r, e)...)
+		}
+	}
+	taken := map[record.ID]bool{}
+	for _, r := range p.deliver(to, from, recs) {
+		taken[r.ID()] = r.HasBody() || r.Kind == record.Tombstone
+	}
+	kept, err = to.r.Keeps(ctx, ids)
+	check(p.t, err)
+	var paid []record.ID
+	for i, id := range ids {
+		if kept[i] || taken[id] {
+			paid = append(paid, id)
+		}
+	}
+	check(p.t, from.r.Paid(ctx, paid))
+	return true
+}
+
+// deliver carries records to a member as far as the budget goes, and its answer back.
+// It returns what came.
+func (p *pairing) deliver(to, from *member, recs []record.Record) []record.Record {
 	if p.budget >= 0 {
 		recs = recs[:min(len(recs), p.budget)]
 		p.budget -= len(recs)
 	}
-	p.records += len(recs)
-	for i, r := range recs {
-		if !p.control && len(p.view) > 0 {
-			e, err := from.r.Entry(ctx, can.Digest(r.Subject))
-			check(p.t, err)
-			if !e.In(p.view) {
-				r = r.WithoutBody()
-			}
-		}
-		recs[i] = p.carry(r)
-	}
-	p.deliver(to.member, from.member, recs)
-	if p.control || len(p.view) == 0 {
-		return
-	}
-	// What came of assets that lie outside is answered by the bare live record.
-	var answer []record.Record
-	for _, r := range recs {
-		e, err := to.r.Entry(ctx, can.Digest(r.Subject))
-		check(p.t, err)
-		if e.Known() && !e.In(p.view) && e.ID() != r.ID() {
-			answer = append(answer, p.carry(e.Live.WithoutBody()))
-		}
-	}
-	p.deliver(from.member, to.member, answer)
-}
-
-func (p *pairing) carry(r record.Record) record.Record {
-	enc := r.Encode()
-	p.bytes += len(enc)
-	again, err := record.Decode(enc)
-	check(p.t, err)
-	return again
-}
-
-func (p *pairing) deliver(to, from *member, recs []record.Record) {
 	if len(recs) == 0 {
-		return
+		return nil
 	}
+	p.records += len(recs)
+	p.bytes += carry(p.t, from, to, recs, p.control)
 	res, err := to.r.Apply(context.Background(), recs, transport.PeerID{byte(from.who + 1)})
 	check(p.t, err)
 	require.Empty(p.t, res.Refused)
+	answer, err := replica.NewSight(to.view(), from.view()).Answer(recs, res.Touched, func(d can.Digest) (replica.Entry, error) {
+		return to.r.Entry(context.Background(), d)
+	})
+	check(p.t, err)
+	p.deliver(from, to, answer)
+	return recs
+}
+
+// carry takes records through the codec, and checks that no metadata goes to a member
+// in whose view its sender does not see the asset.
+func carry(t require.TestingT, from, to *member, recs []record.Record, control bool) (size int) {
+	var sees map[can.Digest]record.ID
+	if !control && !to.own.IsZero() {
+		sees = from.sees(t, to.view())
+	}
+	for i, r := range recs {
+		if sees != nil && r.HasBody() {
+			require.Contains(t, sees, can.Digest(r.Subject), "metadata outside of the peer's view")
+		}
+		enc := r.Encode()
+		size += len(enc)
+		again, err := record.Decode(enc)
+		check(t, err)
+		recs[i] = again
+	}
+	return size
 }

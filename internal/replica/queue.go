@@ -7,7 +7,6 @@ import (
 	ds "github.com/ipfs/go-datastore"
 
 	"github.com/cansync/cansync/can"
-	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/wire"
@@ -222,7 +221,7 @@ func (r *Replica) Settle(ctx context.Context, done []Settled) (int, error) {
 			if err != nil {
 				return err
 			}
-			if e := r.entry(s.Asset, rows, t.filter); e.ID() != s.Applied {
+			if e := t.lens.entry(s.Asset, rows); e.ID() != s.Applied {
 				if err := t.txn.Put(ctx, r.assetKey("p", s.Asset), s.Local.encode()); err != nil {
 					return err
 				}
@@ -288,9 +287,9 @@ func (r *Replica) update(ctx context.Context, fn func(*tx) error) error {
 
 func (r *Replica) updateLocked(ctx context.Context, fn func(*tx) error) error {
 	r.mu.Lock()
-	f, counts, clock := r.filter, r.counts, r.clock
+	lens, counts, clock := r.lensLocked(), r.counts, r.clock
 	r.mu.Unlock()
-	t := &tx{r: r, filter: f, now: r.opts.Now().UnixMilli()}
+	t := &tx{r: r, lens: lens, now: r.opts.Now().UnixMilli()}
 	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
 		t.reset(txn, counts, clock)
 		if err := fn(t); err != nil {
@@ -306,68 +305,11 @@ func (r *Replica) updateLocked(ctx context.Context, fn func(*tx) error) error {
 	}
 	r.mu.Lock()
 	r.counts = t.counts
+	if t.owed {
+		r.debts++
+	}
 	r.mu.Unlock()
 	return nil
-}
-
-// refilter puts a new filter in force: it counts again and queues every asset
-// that enters or leaves the library. It is called with the writer held.
-func (r *Replica) refilter(ctx context.Context, next filter.View) error {
-	prev := r.Filter()
-	var counts Counts
-	var moved []can.Digest
-	flush := func() error {
-		err := r.updateLocked(ctx, func(t *tx) error {
-			for _, a := range moved {
-				if err := t.enqueue(ctx, a, true); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		moved = moved[:0]
-		return err
-	}
-	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("a"), false) {
-		if err != nil {
-			return err
-		}
-		asset, err := kv.Last32(e.Key)
-		if err != nil {
-			return err
-		}
-		rows, err := decodeRows(e.Value)
-		if err != nil {
-			return err
-		}
-		was, is := r.entry(asset, rows, prev), r.entry(asset, rows, next)
-		counts.Records += int64(len(rows))
-		counts.replace(Entry{}, is)
-		if was.Member != is.Member {
-			if moved = append(moved, asset); len(moved) == txnRecords {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	counts.Queued = r.counts.Queued
-	r.counts, r.filter = counts, next
-	r.mu.Unlock()
-	enc, err := next.Encode()
-	if err != nil {
-		return err
-	}
-	return r.updateLocked(ctx, func(t *tx) error {
-		if err := t.txn.Put(ctx, r.key("f"), enc); err != nil {
-			return err
-		}
-		return t.txn.Put(ctx, r.key("c"), t.counts.encode(t.clock))
-	})
 }
 
 // Drop deletes everything that the store holds of the library. No replica of it

@@ -65,13 +65,35 @@ func (r *Replica) rows(ctx context.Context, from ds.Read, asset can.Digest) ([]r
 	return rows, nil
 }
 
+// lens is how a node looks at the records.
+type lens struct {
+	filter filter.View // what an asset has to match to be in the library
+	own    filter.View // by which the node's view is narrower, in normal form
+}
+
 // entry finds the live record among the rows of an asset.
-func (r *Replica) entry(asset can.Digest, rows []record.Record, f filter.View) Entry {
+func (l lens) entry(asset can.Digest, rows []record.Record) Entry {
 	e := Entry{Asset: asset}
+	live, ahead := -1, -1
 	for i := range rows {
-		if !e.Known() || record.Compare(rows[i].Header, e.Live.Header) > 0 {
-			e.Live = rows[i]
+		to := &live
+		if !complete(rows[i]) {
+			to = &ahead
 		}
+		if *to < 0 || record.Compare(rows[i].Header, rows[*to].Header) > 0 {
+			*to = i
+		}
+	}
+	switch {
+	case ahead < 0 || live >= 0 && record.Compare(rows[ahead].Header, rows[live].Header) <= 0:
+	case live >= 0 && len(l.own) == 0:
+		head := rows[ahead]
+		e.Ahead = &head
+	default:
+		live = ahead
+	}
+	if live >= 0 {
+		e.Live = rows[live]
 	}
 	if !e.Known() || !e.Live.HasBody() {
 		return e // nothing, a tombstone, or what is outside the view
@@ -81,7 +103,7 @@ func (r *Replica) entry(asset can.Digest, rows []record.Record, f filter.View) E
 		return e // not a member: what can't be read can't match
 	}
 	e.Body = body
-	e.Member = f.Match(asset, body.Metadata())
+	e.Member = l.filter.Match(asset, body.Metadata())
 	return e
 }
 
@@ -92,7 +114,7 @@ func (r *Replica) Entry(ctx context.Context, asset can.Digest) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	return r.entry(asset, rows, r.Filter()), nil
+	return r.look().entry(asset, rows), nil
 }
 
 // Entries yields what the library says of each asset it knows, in ascending order
@@ -105,7 +127,7 @@ func (r *Replica) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 // EntriesAfter is Entries for the assets behind one; the zero digest is before all.
 func (r *Replica) EntriesAfter(ctx context.Context, after can.Digest) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		f := r.Filter()
+		l := r.look()
 		for e, err := range kv.Scan(ctx, r.opts.Store, r.key("a"), false) {
 			if err != nil {
 				yield(Entry{}, err)
@@ -125,7 +147,7 @@ func (r *Replica) EntriesAfter(ctx context.Context, after can.Digest) iter.Seq2[
 				}
 				continue
 			}
-			if !yield(r.entry(asset, rows, f), nil) {
+			if !yield(l.entry(asset, rows), nil) {
 				return
 			}
 		}
@@ -136,7 +158,8 @@ func (r *Replica) EntriesAfter(ctx context.Context, after can.Digest) iter.Seq2[
 var ErrNoRecord = errors.New("replica: no such record")
 
 // Record returns the stored record with the id, of either set. It returns
-// [ErrNoRecord] for an id that is unknown or was replaced.
+// [ErrNoRecord] for an id that is unknown, was replaced, or is known by its header
+// alone.
 func (r *Replica) Record(ctx context.Context, id record.ID, controlSet bool) (record.Record, error) {
 	if controlSet {
 		b, err := kv.Get(ctx, r.opts.Store, r.key("k", kv.Bin(id[:])))
@@ -160,7 +183,7 @@ func (r *Replica) Record(ctx context.Context, id record.ID, controlSet bool) (re
 		return record.Record{}, err
 	}
 	for _, rec := range rows {
-		if rec.ID() == id {
+		if complete(rec) && rec.ID() == id {
 			return rec, nil
 		}
 	}

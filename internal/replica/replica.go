@@ -67,6 +67,7 @@ type Replica struct {
 	controlID *reconcile.Set
 	own       filter.Filter // by which the node's view is narrower
 	filter    filter.View   // the library's filter and own
+	debts     uint64        // grows when records begin to be owed (see Owed)
 	views     map[string]*viewSet
 	uses      uint64
 	observers []func(Applied)
@@ -79,9 +80,9 @@ type Replica struct {
 	readyErr error         // set before ready is closed
 }
 
-// Counts are the totals of a library. Records counts every stored asset record.
+// Counts are the totals of a library.
 type Counts struct {
-	Records    int64 // stored asset records, of all authors
+	Records    int64 // asset records of all authors that are stored whole
 	Live       int64 // assets in the library: live, no tombstone, matching the filter
 	LiveBytes  int64 // their sizes added up
 	Tombstones int64 // assets whose live record is a tombstone
@@ -98,6 +99,8 @@ type Applied struct {
 	From transport.PeerID
 	// Changes among the live records, one for each asset.
 	Changes []Change
+	// Touched are all assets of which something new was stored.
+	Touched []Change
 }
 
 // Change is an asset whose live record changed.
@@ -105,7 +108,13 @@ type Change struct {
 	Asset can.Digest
 	// Before and Entry are what the library said of the asset before and says now.
 	Before, Entry Entry
+
+	rows []record.Record
 }
+
+// Whole returns all records of the asset that are stored with their bodies, and its
+// tombstones.
+func (c Change) Whole() []record.Record { return whole(c.rows) }
 
 // Entry is what the library says of one asset.
 type Entry struct {
@@ -113,6 +122,11 @@ type Entry struct {
 	// Live is the live record; its Header.Kind tells a tombstone. It is the zero
 	// Record when the library knows nothing valid of the asset.
 	Live record.Record
+	// Ahead is a record greater than Live of which only the header is known, or nil.
+	// A node that sees the whole library goes by the records it has
+	// whole, and lets Ahead be until its body comes; to a node with a narrower view
+	// such a record says that the asset left the view, and is Live.
+	Ahead *record.Record
 	// Body is the live record's metadata, the zero value for a tombstone.
 	Body record.AssetBody
 	// Member says that the asset is in the library as the node sees it: the live
@@ -143,7 +157,7 @@ func Open(ctx context.Context, opts Options) (*Replica, error) {
 		control: control.New(opts.Library), controlID: reconcile.NewSet(opts.ReconcileKey, controlPrefix),
 		assets:   reconcile.NewSet(opts.ReconcileKey, assetPrefix),
 		deferred: make(map[record.ID]record.Clock),
-		own:      opts.View, views: make(map[string]*viewSet),
+		views:    make(map[string]*viewSet), debts: 1,
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -155,8 +169,8 @@ func Open(ctx context.Context, opts Options) (*Replica, error) {
 		return nil, err
 	}
 	// A crash may have come between a change of the filter and the new count.
-	if next := r.wanted(); !next.Equal(r.filter) {
-		if err := r.refilter(ctx, next); err != nil {
+	if next := r.wanted(opts.View); !next.Equal(r.filter) || !r.own.Equal(opts.View) {
+		if err := r.refilter(ctx, opts.View, next); err != nil {
 			return nil, err
 		}
 	}
@@ -235,24 +249,33 @@ func (r *Replica) OwnView() filter.Filter {
 	return r.own
 }
 
-// SetOwnView changes that filter. Assets that enter or leave the view are queued.
+// SetOwnView changes that filter. Assets that enter or leave the view are queued,
+// and the records of those that leave it are owed. On an error, such as that of a
+// store without space, the old one stays in force.
 func (r *Replica) SetOwnView(ctx context.Context, f filter.Filter) error {
 	if err := r.lock(ctx); err != nil {
 		return err
 	}
 	defer r.unlock()
 	r.mu.Lock()
-	old := r.own
-	r.own = f
-	next := r.wanted()
+	next := r.wanted(f)
 	r.mu.Unlock()
-	err := r.refilter(ctx, next)
-	if err != nil {
-		r.mu.Lock()
-		r.own = old
-		r.mu.Unlock()
+	return r.refilter(ctx, f, next)
+}
+
+// look returns how the node looks at the records now.
+func (r *Replica) look() lens {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lensLocked()
+}
+
+func (r *Replica) lensLocked() lens {
+	l := lens{filter: r.filter}
+	if !r.own.IsZero() {
+		l.own = filter.View{r.own}
 	}
-	return err
+	return l
 }
 
 // Control calls fn with the control state. fn must neither keep nor change it,
@@ -292,8 +315,9 @@ func (r *Replica) unlock() { <-r.writer }
 //	p/<digest>  what the node made of the asset (see Local)
 //	q/<digest>  the asset waits for the node's attention (see Work)
 //	g/<digest>  what the host decided about announcing it (see Approval)
+//	o/<id>      the record is owed (see Owed); digest of its asset
 //	c           counters and clock
-//	f           the filter by which they count
+//	f, v        the filter by which they count, and the node's own view
 func (r *Replica) key(parts ...string) ds.Key {
 	return ds.RawKey(r.prefix + strings.Join(parts, "/"))
 }

@@ -24,10 +24,20 @@ type viewSet struct {
 	used uint64
 }
 
-// In reports whether an asset lies in a view: its live record is there in full, is
-// no tombstone, and matches. The empty view holds every asset, removed ones too.
+// In reports whether an asset lies in a view: the greatest record known of it is
+// there whole, is no tombstone, and matches. The empty view, which is that without
+// any filter, holds every asset, removed ones too.
 func (e Entry) In(v filter.View) bool {
-	return len(v) == 0 || e.Live.HasBody() && v.Match(e.Asset, e.Body.Metadata())
+	return len(v) == 0 || e.Ahead == nil && e.Live.HasBody() && v.Match(e.Asset, e.Body.Metadata())
+}
+
+// Head is the greatest record known of the asset, which may be known by its header
+// alone. It is the zero Record if none is.
+func (e Entry) Head() record.Record {
+	if e.Ahead != nil {
+		return *e.Ahead
+	}
+	return e.Live
 }
 
 // change brings the symbols up to date with an asset that changed.
@@ -165,7 +175,7 @@ func (r *Replica) viewIDs(ctx context.Context, view filter.View) iter.Seq2[recor
 
 // RecordsFrom yields all control records, or all stored asset records that lie in
 // the view, in ascending order of their assets from the given one on, as of one
-// moment. Records without their body are left out.
+// moment. Records known by their header alone are left out.
 func (r *Replica) RecordsFrom(ctx context.Context, controlSet bool, view filter.View, from can.Digest) iter.Seq2[record.Record, error] {
 	room, first := r.key("a"), r.assetKey("a", from)
 	if controlSet {
@@ -188,7 +198,7 @@ func (r *Replica) RecordsFrom(ctx context.Context, controlSet bool, view filter.
 				yield(record.Record{}, err)
 				return
 			}
-			if !controlSet && len(view) > 0 && !r.entry(can.Digest(rows[0].Subject), rows, nil).In(view) {
+			if !controlSet && len(view) > 0 && !(lens{}).entry(can.Digest(rows[0].Subject), rows).In(view) {
 				continue
 			}
 			for _, rec := range rows {

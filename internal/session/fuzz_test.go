@@ -145,3 +145,11 @@ func FuzzLearnView(f *testing.F) {
 		require.True(t, bytes.Equal(again, b))
 	})
 }
+
+// FuzzDecodeOffer gives a link foreign offers.
+func FuzzDecodeOffer(f *testing.F) {
+	fuzz(f, func(_ *testing.T, b []byte) ([]byte, error) {
+		seq, ids, err := decodeOffer(b)
+		return encodeOffer(seq, ids), err
+	}, body(f, encodeOffer(1, nil)), body(f, encodeOffer(7, []record.ID{{1}, {2}})))
+}

@@ -48,14 +48,16 @@ func decodeAsk(b []byte) (seq uint32, ds []can.Digest, err error) {
 
 // An answer has a bit for each digest, the first in the lowest bit of the first
 // byte.
-func encodeHave(seq uint32, have []bool) []byte {
+func encodeHave(seq uint32, have []bool) []byte { return encodeBits(frameHave, seq, have) }
+
+func encodeBits(typ uint8, seq uint32, have []bool) []byte {
 	bits := make([]byte, (len(have)+7)/8)
 	for i, h := range have {
 		if h {
 			bits[i/8] |= 1 << (i % 8)
 		}
 	}
-	return wire.AppendFrame(nil, frameHave, append(wire.AppendU32(nil, seq), bits...))
+	return wire.AppendFrame(nil, typ, append(wire.AppendU32(nil, seq), bits...))
 }
 
 func decodeHave(b []byte) (seq uint32, bits []byte, err error) {
@@ -168,7 +170,8 @@ func (l *link) ask(ctx context.Context, ds []can.Digest) []bool {
 
 // inView returns the indices of the contents that lie in the view of the link.
 func (l *link) inView(ctx context.Context, ds []can.Digest) (at []int, err error) {
-	v := l.current()
+	s, _ := l.view()
+	v := s.Link()
 	for i, d := range ds {
 		if len(v) > 0 {
 			e, err := l.lib.Replica.Entry(ctx, d)

@@ -13,6 +13,7 @@ import (
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/overlay"
 	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
@@ -44,18 +45,19 @@ type link struct {
 	jitter func(time.Duration) time.Duration
 	now    func() time.Time
 
-	// own and theirs are the views that the two sides told, view is their
-	// intersection, and viewID stands for it. told says that theirs has come. mine
-	// carries changes of the own view. view is also read by the writer and by who
-	// pushes, under mu. So is seen, what the peer has been pushed or has pushed.
+	// own and theirs are the views that the two sides told, and viewID stands for
+	// what lies in both. told says that theirs has come. mine carries changes of the
+	// own view.
 	own, theirs filter.View
 	told        bool
 	heard       chan struct{} // closed when told
-	mine        chan filter.View
-	mu          sync.Mutex
-	view        filter.View
 	viewID      viewDigest
-	seen        *overlay.Seen
+	mine        chan filter.View
+
+	mu    sync.Mutex    // guards what follows, which the writer and who pushes use too
+	sight replica.Sight // what the peer may see
+	sees  bool          // it has told its view
+	seen  *overlay.Seen // what it has been pushed or has pushed
 
 	asks    asks
 	out     *outbox
@@ -71,6 +73,8 @@ type link struct {
 	round   round
 	next    uint32
 	began   time.Time // when the node began a reconciliation last
+	handing handing
+	offered map[record.ID]bool // what the peer offered and is not kept; whether it came
 }
 
 // inbound is a decoded frame.
@@ -111,6 +115,7 @@ func (l *link) run(ctx context.Context) error {
 	wg.Go(func() { cancel(l.write(ctx)) })
 	l.round.over = true
 	defer l.round.end()
+	defer l.handing.end()
 
 	every := time.NewTimer(l.jitter(reconcileEvery))
 	defer every.Stop()
@@ -229,7 +234,7 @@ func (l *link) part() {
 
 // start begins a round as the initiator.
 func (l *link) start(ctx context.Context, controlSet bool) error {
-	snap, err := l.lib.Replica.Snapshot(ctx, controlSet, l.view)
+	snap, err := l.lib.Replica.Snapshot(ctx, controlSet, l.sight.Link())
 	if err != nil {
 		return err
 	}
@@ -290,6 +295,10 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 			return foreign(err)
 		}
 		l.asks.answer(seq, bits)
+	case frameOffer:
+		return l.keep(ctx, m.payload)
+	case frameKept:
+		return l.learnKept(ctx, m.payload)
 	case framePing:
 		return l.send(wire.AppendFrame(nil, framePong, nil))
 	case frameCrowded:
@@ -315,7 +324,7 @@ func (l *link) reconcile(ctx context.Context, m inbound) error {
 		if err := allow(l.pace.rounds, "reconciliations"); err != nil {
 			return err
 		}
-		snap, err := l.lib.Replica.Snapshot(ctx, m.control, l.view)
+		snap, err := l.lib.Replica.Snapshot(ctx, m.control, l.sight.Link())
 		if err != nil {
 			return err
 		}
@@ -369,7 +378,7 @@ func (l *link) follow(ctx context.Context, step reconcile.Step) error {
 		if step.Scan == nil {
 			return nil
 		}
-		page, end, err := r.page(ctx, l.lib.Replica, l.view, *step.Scan)
+		page, end, err := r.page(ctx, l.lib.Replica, l.sight.Link(), *step.Scan)
 		if err != nil {
 			return err
 		}
@@ -392,6 +401,9 @@ func (l *link) finish(ctx context.Context) error {
 	r.end()
 	if !controlSet {
 		l.onRound(!l.synced.Swap(true))
+		if err := l.offer(ctx); err != nil {
+			return err
+		}
 	}
 	if !controlSet {
 		if wait := l.respite.ended(); wait > 0 && !l.opener {

@@ -30,6 +30,8 @@ const (
 	frameHave      = 9  // seq, a bit for each digest
 	frameCrowded   = 10 // the sender has too many links and wants this one to end
 	frameLater     = 11 // seconds: the sender can't take yet what it would be told
+	frameOffer     = 12 // seq, ids of records: which of these do you keep?
+	frameKept      = 13 // seq, a bit for each id
 )
 
 // Frame types of the hello stream.

@@ -21,8 +21,12 @@ type order struct {
 	ids     []reconcile.ID
 	all     bool
 	from    [32]byte // the asset from which all are sent
-	// round, when not 0, closes the surplus of a reconciliation in a caught frame.
+	// hand says that the records are owed, and go to the peer if they lie in its view.
+	hand bool
+	// round, when not 0, closes the surplus of a reconciliation in a caught frame; then
+	// is a frame that goes behind the records.
 	round uint32
+	then  []byte
 }
 
 // pushed is a live record. A sure one is sent even if the peer had it once.

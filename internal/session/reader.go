@@ -47,7 +47,8 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 			l.log.Warn("record refused", "record", ref.ID.String(), "error", ref.Err)
 		}
 	}
-	if err := l.correct(ctx, recs.Records()); err != nil {
+	l.took(recs.Records(), res.Refused)
+	if err := l.correct(ctx, recs.Records(), res.Touched); err != nil {
 		return err
 	}
 	if held == nil {
@@ -76,7 +77,7 @@ func (l *link) read(ctx context.Context) {
 			case frameReconcile:
 				m.control, m.round, m.view, m.payload, m.err = decodeReconcile(body)
 				m.payload = bytes.Clone(m.payload)
-			case frameView, frameAsk, frameHave, frameLater:
+			case frameView, frameAsk, frameHave, frameLater, frameOffer, frameKept:
 				m.payload = bytes.Clone(body)
 			case frameCaught:
 				m.round, m.err = decodeNumber(body)

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 
 	"github.com/cansync/cansync/can"
@@ -15,9 +14,8 @@ import (
 
 // A member whose view is narrower than the library reconciles within the
 // intersection of both sides' views, and what lies outside does not cross the
-// wire. Where it still holds an asset that an edit moved out of its view, it gets
-// the header of the record alone: enough to see that its own is no longer the
-// live one.
+// wire. What the peer has to hear of assets that move between views is for
+// [replica.Sight] to say.
 
 // tellView sends the node's view and puts the intersection in force.
 func (l *link) tellView() error {
@@ -36,122 +34,68 @@ func (l *link) learnView(enc []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errPeer, err)
 	}
-	l.mu.Lock()
-	l.theirs = v
-	l.mu.Unlock()
-	l.told = true
+	l.theirs, l.told = v, true
 	return l.intersect()
 }
 
-// intersect computes the view of the link. A round under an older one is given up.
+// intersect computes the view of the link. What was begun under an older one is given
+// up.
 func (l *link) intersect() error {
-	v := append(append(filter.View(nil), l.own...), l.theirs...).Normalize()
-	enc, err := v.Encode()
+	s := replica.NewSight(l.own, l.theirs)
+	enc, err := s.Link().Encode()
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(enc)
 	l.round.end()
+	l.handing.end()
+	copy(l.viewID[:], sum[:])
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.view = v
-	copy(l.viewID[:], sum[:])
+	l.sight, l.sees = s, l.told
 	return nil
 }
 
-// current returns the view of the link, for goroutines other than its own.
-func (l *link) current() filter.View {
+// view returns what the peer may see, and whether it has said so yet.
+func (l *link) view() (replica.Sight, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.view
+	return l.sight, l.sees
 }
 
-// push sends what is new live; what does not fit is left to a reconciliation.
+// push sends what is new live; what does not fit is left to a reconciliation. Before
+// the peer told its view it is sent no assets: the first round is yet to come.
 func (l *link) push(ap replica.Applied) {
-	recs := ap.Records
-	if v := l.current(); len(v) > 0 && !ap.Control {
-		recs = l.within(v, ap)
+	s, told := l.view()
+	if !told && !ap.Control {
+		return
 	}
-	if len(recs) > 0 && !l.out.live(recs, false) {
+	if recs := s.Push(ap); len(recs) > 0 && !l.out.live(recs, false) {
 		l.resync()
 	}
-}
-
-// bare returns the live record of an asset that does not lie in the view of the
-// link as the peer may see it: without its body, unless only the node's own view
-// leaves it out. Who moves an asset out of its own view would else be the only one
-// to know where to.
-func (l *link) bare(e replica.Entry) record.Record {
-	l.mu.Lock()
-	theirs := l.theirs
-	l.mu.Unlock()
-	if e.Live.HasBody() && e.In(theirs) {
-		return e.Live
-	}
-	return e.Live.WithoutBody()
-}
-
-// within returns what a peer with the view has to hear of: the new records of
-// assets that lie in it, and the bare live record of those that left it.
-func (l *link) within(v filter.View, ap replica.Applied) []record.Record {
-	inside := make(map[[32]byte]bool)
-	var out []record.Record
-	for _, c := range ap.Changes {
-		switch {
-		case c.Entry.In(v):
-			inside[c.Asset] = true
-		case c.Before.In(v):
-			out = append(out, l.bare(c.Entry))
-		}
-	}
-	for _, r := range ap.Records {
-		if inside[r.Subject] {
-			out = append(out, r)
-		}
-	}
-	return out
 }
 
 // visible returns a record as the peer may see it.
 func (l *link) visible(ctx context.Context, r record.Record) (record.Record, error) {
-	v := l.current()
-	if len(v) == 0 {
+	s, _ := l.view()
+	if len(s.Link()) == 0 {
 		return r, nil
 	}
 	e, err := l.lib.Replica.Entry(ctx, can.Digest(r.Subject))
-	if err != nil || e.In(v) {
-		return r, err
+	if err != nil {
+		return record.Record{}, err
 	}
-	return r.WithoutBody(), nil
+	return s.Show(r, e), nil
 }
 
-// correct answers records of assets that do not lie in the peer's view any more,
-// which it can't know, with the bare live record.
-func (l *link) correct(ctx context.Context, recs []record.Record) error {
-	v := l.view
-	if len(v) == 0 {
-		return nil
-	}
-	var out []record.Record
-	done := make(map[[32]byte]bool)
-	for _, r := range recs {
-		if r.Kind.Control() || done[r.Subject] {
-			continue
-		}
-		done[r.Subject] = true
-		e, err := l.lib.Replica.Entry(ctx, can.Digest(r.Subject))
-		if err != nil {
-			if errors.Is(err, replica.ErrNoRecord) {
-				continue
-			}
-			return err
-		}
-		if e.Known() && !e.In(v) && e.ID() != r.ID() {
-			out = append(out, l.bare(e))
-		}
-	}
-	if len(out) > 0 && !l.out.live(out, true) {
+// correct answers records with what the peer, having sent them, can't know.
+func (l *link) correct(ctx context.Context, recs []record.Record, touched []replica.Change) error {
+	s, _ := l.view()
+	out, err := s.Answer(recs, touched, func(d can.Digest) (replica.Entry, error) {
+		return l.lib.Replica.Entry(ctx, d)
+	})
+	if err == nil && len(out) > 0 && !l.out.live(out, true) {
 		l.resync()
 	}
-	return nil
+	return err
 }

@@ -51,12 +51,14 @@ func (l *link) writeUrgent() error {
 	}
 }
 
-// saw remembers what the peer has pushed.
+// saw remembers what the peer has pushed whole.
 func (l *link) saw(recs []record.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range recs {
-		l.seen.Add(recs[i].ID())
+		if !bare(recs[i]) {
+			l.seen.Add(recs[i].ID())
+		}
 	}
 }
 
@@ -67,12 +69,15 @@ func (l *link) unseen(push []pushed) []record.Record {
 	defer l.mu.Unlock()
 	out := make([]record.Record, 0, len(push))
 	for i := range push {
-		if l.seen.Add(push[i].ID()) || push[i].sure {
+		if bare(push[i].Record) || l.seen.Add(push[i].ID()) || push[i].sure {
 			out = append(out, push[i].Record)
 		}
 	}
 	return out
 }
+
+// bare reports whether the record lacks its body, which may yet have to come.
+func bare(r record.Record) bool { return !r.HasBody() && r.Kind != record.Tombstone }
 
 func (l *link) put(b []byte) error {
 	if err := l.stream.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
@@ -122,6 +127,16 @@ func (l *link) serve(ctx context.Context, w order) error {
 		return flush()
 	}
 	for _, id := range w.ids {
+		if w.hand {
+			recs, err := l.hand(ctx, record.ID(id))
+			for i := 0; err == nil && i < len(recs); i++ {
+				err = add(recs[i])
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		r, err := l.lib.Replica.Record(ctx, record.ID(id), w.control)
 		if errors.Is(err, replica.ErrNoRecord) {
 			continue // replaced since; its successor is found by the next round
@@ -137,7 +152,8 @@ func (l *link) serve(ctx context.Context, w order) error {
 		}
 	}
 	if w.all {
-		for r, err := range l.lib.Replica.RecordsFrom(ctx, w.control, l.current(), w.from) {
+		s, _ := l.view()
+		for r, err := range l.lib.Replica.RecordsFrom(ctx, w.control, s.Link(), w.from) {
 			if err == nil {
 				err = add(r)
 			}
@@ -148,6 +164,9 @@ func (l *link) serve(ctx context.Context, w order) error {
 	}
 	if err := flush(); err != nil {
 		return err
+	}
+	if w.then != nil {
+		return l.put(w.then)
 	}
 	if w.round != 0 {
 		return l.put(encodeNumber(frameCaught, w.round))

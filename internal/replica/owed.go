@@ -1,0 +1,154 @@
+package replica
+
+import (
+	"context"
+	"iter"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/record"
+)
+
+// A member with a narrower view reconciles what lies in it. A whole record of an
+// asset outside, which it signed itself or held before its view changed, is in no
+// set of its links, and others may not have it: the member owes it, until somebody
+// says to have it who sees more, or owes it in turn. Owed records are kept in the
+// room o by their ids and written in the transactions that make them so.
+
+// settleDebt brings what is owed of an asset up to date with what was stored of it.
+func (t *tx) settleDebt(ctx context.Context, c *change) error {
+	if len(t.lens.own) == 0 {
+		return nil // nothing lies outside
+	}
+	was, is := c.before.In(t.lens.own), c.entry.In(t.lens.own)
+	switch {
+	case is && was:
+	case is && c.before.Known():
+		for _, rec := range whole(c.rows) {
+			if err := t.unowe(ctx, rec); err != nil {
+				return err
+			}
+		}
+	case !is && (was || c.gain):
+		had := make(map[record.ID]bool, len(c.had))
+		for _, rec := range whole(c.had) {
+			had[rec.ID()] = true
+		}
+		for _, rec := range whole(c.rows) {
+			if was || !had[rec.ID()] {
+				if err := t.owe(ctx, rec); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (t *tx) owe(ctx context.Context, rec record.Record) error {
+	id := rec.ID()
+	t.owed = true
+	return t.txn.Put(ctx, t.r.key("o", kv.Bin(id[:])), rec.Subject[:])
+}
+
+func (t *tx) unowe(ctx context.Context, rec record.Record) error {
+	id := rec.ID()
+	return t.txn.Delete(ctx, t.r.key("o", kv.Bin(id[:])))
+}
+
+// forgive ends what was owed of a record that is replaced.
+func (t *tx) forgive(ctx context.Context, rec record.Record) error {
+	if len(t.lens.own) == 0 {
+		return nil
+	}
+	return t.unowe(ctx, rec)
+}
+
+// Debts changes when records begin to be owed, so that what was offered to a peer
+// need not be gone through again as long as it stays the same.
+func (r *Replica) Debts() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.debts
+}
+
+// Owed yields, as of one moment and in ascending order, the ids of the owed records
+// that a peer may have which told that view: those of assets that lie in it.
+func (r *Replica) Owed(ctx context.Context, theirs filter.View) iter.Seq2[record.ID, error] {
+	return func(yield func(record.ID, error) bool) {
+		for e, err := range kv.Scan(ctx, r.opts.Store, r.key("o"), len(theirs) == 0) {
+			var id record.ID
+			if err == nil {
+				id, err = kv.Last32(e.Key)
+			}
+			if err == nil && len(theirs) > 0 {
+				var in bool
+				if in, err = r.owedIn(ctx, e.Value, theirs); err == nil && !in {
+					continue
+				}
+			}
+			if !yield(id, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (r *Replica) owedIn(ctx context.Context, asset []byte, v filter.View) (bool, error) {
+	if len(asset) != len(can.Digest{}) {
+		return false, nil
+	}
+	e, err := r.Entry(ctx, can.Digest(asset))
+	return err == nil && e.Known() && e.In(v), err
+}
+
+// Keeps reports for each id whether the replica has the whole record and answers
+// for it from now on: it lies in the node's own view, or the node owes it too.
+func (r *Replica) Keeps(ctx context.Context, ids []record.ID) ([]bool, error) {
+	out := make([]bool, len(ids))
+	err := r.update(ctx, func(t *tx) error {
+		for i, id := range ids {
+			asset, err := kv.Get(ctx, t.txn, r.key("i", kv.Bin(id[:])))
+			if err != nil {
+				return err
+			}
+			out[i] = len(asset) == len(can.Digest{})
+			if !out[i] || len(t.lens.own) == 0 {
+				continue
+			}
+			rows, err := r.rows(ctx, t.txn, can.Digest(asset))
+			if err != nil {
+				return err
+			}
+			if t.lens.entry(can.Digest(asset), rows).In(t.lens.own) {
+				continue
+			}
+			key := r.key("o", kv.Bin(id[:]))
+			if owed, err := t.txn.Has(ctx, key); err != nil || owed {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			t.owed = true
+			if err := t.txn.Put(ctx, key, asset); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Paid says that a peer keeps these records: they are owed no longer.
+func (r *Replica) Paid(ctx context.Context, ids []record.ID) error {
+	return r.update(ctx, func(t *tx) error {
+		for _, id := range ids {
+			if err := t.txn.Delete(ctx, r.key("o", kv.Bin(id[:]))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,125 @@
+package replica
+
+import (
+	"context"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/record"
+)
+
+// move is an asset that a new filter or view brings elsewhere.
+type move struct {
+	asset       can.Digest
+	queue       bool // it enters or leaves the library as the node sees it
+	owe, cancel []record.Record
+}
+
+// refilter puts a new filter and a new own view in force: it counts again, queues
+// every asset that enters or leaves the library, and owes the records of those that
+// leave the view. It is called with the writer held. Done again after an error, it
+// does what is left.
+func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.View) error {
+	was, is := r.look(), lens{filter: next}
+	if !own.IsZero() {
+		is.own = filter.View{own}
+	}
+	counts, err := r.moveAll(ctx, was, is)
+	if err != nil {
+		return err
+	}
+	enc, err := next.Encode()
+	if err != nil {
+		return err
+	}
+	view, err := own.Encode()
+	if err != nil {
+		return err
+	}
+	err = r.updateLocked(ctx, func(t *tx) error {
+		counts.Queued = t.counts.Queued
+		t.counts = counts
+		if err := t.txn.Put(ctx, r.key("f"), enc); err != nil {
+			return err
+		}
+		if err := t.txn.Put(ctx, r.key("v"), view); err != nil {
+			return err
+		}
+		return t.txn.Put(ctx, r.key("c"), t.counts.encode(t.clock))
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.filter, r.own = next, own
+	return nil
+}
+
+// moveAll goes through all assets and writes down what moves. It returns the counts
+// under the new lens, of which Queued is not set.
+func (r *Replica) moveAll(ctx context.Context, was, is lens) (counts Counts, err error) {
+	var moves []move
+	size := 0
+	flush := func() error {
+		err := r.updateLocked(ctx, func(t *tx) error { return t.move(ctx, moves) })
+		moves, size = moves[:0], 0
+		return err
+	}
+	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("a"), false) {
+		if err != nil {
+			return counts, err
+		}
+		asset, err := kv.Last32(e.Key)
+		if err != nil {
+			return counts, err
+		}
+		rows, err := decodeRows(e.Value)
+		if err != nil {
+			return counts, err
+		}
+		whole := whole(rows)
+		before, after := was.entry(asset, rows), is.entry(asset, rows)
+		counts.Records += int64(len(whole))
+		counts.replace(Entry{}, after)
+		m := move{asset: asset, queue: before.Member != after.Member}
+		switch in, stays := before.In(was.own), after.In(is.own); {
+		case in && !stays:
+			m.owe = whole
+		case !in && stays:
+			m.cancel = whole
+		}
+		if !m.queue && len(m.owe)+len(m.cancel) == 0 {
+			continue
+		}
+		moves = append(moves, m)
+		if size += 1 + len(m.owe) + len(m.cancel); size >= txnRecords {
+			if err := flush(); err != nil {
+				return counts, err
+			}
+		}
+	}
+	return counts, flush()
+}
+
+func (t *tx) move(ctx context.Context, moves []move) error {
+	for _, m := range moves {
+		if m.queue {
+			if err := t.enqueue(ctx, m.asset, true); err != nil {
+				return err
+			}
+		}
+		for _, rec := range m.owe {
+			if err := t.owe(ctx, rec); err != nil {
+				return err
+			}
+		}
+		for _, rec := range m.cancel {
+			if err := t.unowe(ctx, rec); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

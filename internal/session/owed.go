@@ -1,0 +1,187 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/internal/wire"
+)
+
+// What a node with a narrower view owes (see [replica.Replica.Owed]) it offers by
+// ids after each reconciliation of the assets, as far as it lies in the peer's view.
+// The peer answers with what it keeps, is sent the rest, and is asked about that once
+// more.
+
+// maxOffer is how many ids an offer has.
+const maxOffer = 1024
+
+func encodeOffer(seq uint32, ids []record.ID) []byte {
+	b := wire.AppendU16(wire.AppendU32(nil, seq), uint16(len(ids)))
+	for i := range ids {
+		b = append(b, ids[i][:]...)
+	}
+	return wire.AppendFrame(nil, frameOffer, b)
+}
+
+func decodeOffer(b []byte) (seq uint32, ids []record.ID, err error) {
+	seq, ds, err := decodeAsk(b)
+	for _, d := range ds {
+		ids = append(ids, record.ID(d))
+	}
+	return seq, ids, err
+}
+
+// handing is what the node offers of what it owes, one question at a time.
+type handing struct {
+	debts uint64 // what is owed when the pass began, as Debts tells
+	retry bool   // the peer did not take everything
+	seq   uint32
+	ids   []record.ID // asked about
+	sent  bool        // they were sent, and are asked about again
+	next  func() (record.ID, error, bool)
+	stop  func()
+}
+
+// end gives up the pass; the next begins anew.
+func (h *handing) end() {
+	if h.stop != nil {
+		h.stop()
+	}
+	h.next, h.stop, h.ids, h.debts = nil, nil, nil, 0
+}
+
+// offer begins to offer what is owed, unless that was done since it changed.
+func (l *link) offer(ctx context.Context) error {
+	h := &l.handing
+	debts := l.lib.Replica.Debts()
+	if !l.told || h.next != nil || debts == h.debts && !h.retry {
+		return nil
+	}
+	h.debts, h.retry = debts, false
+	s, _ := l.view()
+	h.next, h.stop = iter.Pull2(l.lib.Replica.Owed(ctx, s.Theirs()))
+	return l.offerMore()
+}
+
+// offerMore asks about the next ids of the pass.
+func (l *link) offerMore() error {
+	h := &l.handing
+	h.ids, h.sent = nil, false
+	for len(h.ids) < maxOffer {
+		id, err, ok := h.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		h.ids = append(h.ids, id)
+	}
+	if len(h.ids) == 0 {
+		h.stop()
+		h.next, h.stop = nil, nil
+		return nil
+	}
+	h.seq++
+	return l.send(encodeOffer(h.seq, h.ids))
+}
+
+// learnKept goes on with what the peer keeps of an offer.
+func (l *link) learnKept(ctx context.Context, payload []byte) error {
+	seq, bits, err := decodeHave(payload)
+	if err != nil {
+		return foreign(err)
+	}
+	h := &l.handing
+	if seq != h.seq || len(h.ids) == 0 {
+		return nil // of a pass given up
+	}
+	var kept, rest []record.ID
+	for i, id := range h.ids {
+		if i/8 < len(bits) && bits[i/8]&(1<<(i%8)) != 0 {
+			kept = append(kept, id)
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	if len(kept) > 0 {
+		if err := l.lib.Replica.Paid(ctx, kept); err != nil {
+			return err
+		}
+	}
+	if len(rest) == 0 || h.sent {
+		h.retry = h.retry || len(rest) > 0
+		return l.offerMore()
+	}
+	h.seq++
+	h.ids, h.sent = rest, true
+	ids := make([]reconcile.ID, len(rest))
+	for i := range rest {
+		ids[i] = reconcile.ID(rest[i])
+	}
+	if !l.out.order(order{hand: true, ids: ids, then: encodeOffer(h.seq, rest)}) {
+		return errPeer
+	}
+	return nil
+}
+
+// hand returns what to send for an owed record.
+func (l *link) hand(ctx context.Context, id record.ID) ([]record.Record, error) {
+	r, err := l.lib.Replica.Record(ctx, id, false)
+	if errors.Is(err, replica.ErrNoRecord) {
+		return nil, nil // replaced since
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := l.lib.Replica.Entry(ctx, can.Digest(r.Subject))
+	if err != nil {
+		return nil, err
+	}
+	s, _ := l.view()
+	return s.Hand(r, e), nil
+}
+
+// keep answers the peer's offer: what is kept, and what came of the last offer and was
+// not refused, since something newer of its author is here then.
+func (l *link) keep(ctx context.Context, payload []byte) error {
+	seq, ids, err := decodeOffer(payload)
+	if err != nil {
+		return foreign(err)
+	}
+	kept, err := l.lib.Replica.Keeps(ctx, ids)
+	if err != nil {
+		return err
+	}
+	offered := make(map[record.ID]bool)
+	for i, id := range ids {
+		if !kept[i] {
+			kept[i] = l.offered[id]
+			offered[id] = false
+		}
+	}
+	l.offered = offered
+	return l.send(encodeBits(frameKept, seq, kept))
+}
+
+// took notes which of the offered records came and were not refused.
+func (l *link) took(recs []record.Record, refused []replica.Refused) {
+	if len(l.offered) == 0 {
+		return
+	}
+	bad := make(map[record.ID]bool, len(refused))
+	for _, r := range refused {
+		bad[r.ID] = true
+	}
+	for _, r := range recs {
+		id := r.ID()
+		if _, ok := l.offered[id]; ok && !bad[id] && !bare(r) {
+			l.offered[id] = true
+		}
+	}
+}

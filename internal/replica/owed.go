@@ -74,33 +74,23 @@ func (r *Replica) Debts() uint64 {
 }
 
 // Owed yields, as of one moment and in ascending order, the ids of the owed records
-// that a peer may have which told that view: those of assets that lie in it.
+// that go to a peer which told that view: all if it sees the whole library, else none.
+// Of two with narrower views each could find that the other should keep a record.
 func (r *Replica) Owed(ctx context.Context, theirs filter.View) iter.Seq2[record.ID, error] {
 	return func(yield func(record.ID, error) bool) {
-		for e, err := range kv.Scan(ctx, r.opts.Store, r.key("o"), len(theirs) == 0) {
+		if len(theirs) > 0 {
+			return
+		}
+		for e, err := range kv.Scan(ctx, r.opts.Store, r.key("o"), true) {
 			var id record.ID
 			if err == nil {
 				id, err = kv.Last32(e.Key)
-			}
-			if err == nil && len(theirs) > 0 {
-				var in bool
-				if in, err = r.owedIn(ctx, e.Value, theirs); err == nil && !in {
-					continue
-				}
 			}
 			if !yield(id, err) || err != nil {
 				return
 			}
 		}
 	}
-}
-
-func (r *Replica) owedIn(ctx context.Context, asset []byte, v filter.View) (bool, error) {
-	if len(asset) != len(can.Digest{}) {
-		return false, nil
-	}
-	e, err := r.Entry(ctx, can.Digest(asset))
-	return err == nil && e.Known() && e.In(v), err
 }
 
 // Keeps reports for each id whether the replica has the whole record and answers

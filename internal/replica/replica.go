@@ -239,7 +239,7 @@ func (r *Replica) Filter() filter.View {
 func (r *Replica) Refiltering() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.wanted().Equal(r.filter)
+	return !r.wanted(r.own).Equal(r.filter)
 }
 
 // OwnView returns the filter by which the node's view is narrower than the library.

@@ -69,6 +69,7 @@ type link struct {
 	parting chan struct{}    // the link should end for want of room
 
 	pace    *pace // the peer's
+	outset  outset
 	respite respite
 	round   round
 	next    uint32
@@ -269,14 +270,14 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 	case frameReconcile:
 		return l.reconcile(ctx, m)
 	case frameResync:
-		return allow(l.pace.resyncs, "requests to reconcile")
+		return allow(&l.outset.resyncs, l.pace.resyncs, "requests to reconcile")
 	case frameCaught:
 		if m.round == l.round.n && !l.round.over {
 			l.round.caught = true
 			return l.finish(ctx)
 		}
 	case frameView:
-		if err := allow(l.pace.views, "views"); err != nil {
+		if err := allow(&l.outset.views, l.pace.views, "views"); err != nil {
 			return err
 		}
 		if err := l.learnView(m.payload); err != nil {
@@ -321,7 +322,7 @@ func (l *link) reconcile(ctx context.Context, m inbound) error {
 		if !l.told || m.view != l.viewID {
 			return nil // the view just changed; the opener hears of it and begins again
 		}
-		if err := allow(l.pace.rounds, "reconciliations"); err != nil {
+		if err := allow(&l.outset.rounds, l.pace.rounds, "reconciliations"); err != nil {
 			return err
 		}
 		snap, err := l.lib.Replica.Snapshot(ctx, m.control, l.sight.Link())

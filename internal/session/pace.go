@@ -23,7 +23,17 @@ const (
 	askRate, askBurst       = 4096, 65536 // digests; beyond, the answer is no
 
 	roundStall = 5 * time.Minute // without progress in a reconciliation
+
+	// What each new link asks for anyway. It is not counted, or an honest peer on a
+	// network that breaks every second would look like one who floods; how often links
+	// may come is the hello's to bound.
+	linkResyncs, linkRounds, linkViews = 2, 8, 1
 )
+
+// outset is what a link may still ask for without its being counted.
+type outset struct{ resyncs, rounds, views int }
+
+func newOutset() outset { return outset{linkResyncs, linkRounds, linkViews} }
 
 // pace counts what one peer asked for in one library, on all its links. It is safe
 // for concurrent use.
@@ -36,8 +46,13 @@ func newPace() *pace {
 	}
 }
 
-// allow takes one off a limit; its error says that the peer asks too often.
-func allow(l *rate.Limiter, what string) error {
+// allow takes one off what comes with the link, or else off a limit; its error says
+// that the peer asks too often.
+func allow(free *int, l *rate.Limiter, what string) error {
+	if *free > 0 {
+		*free--
+		return nil
+	}
 	if l.AllowN(time.Now(), 1) {
 		return nil
 	}

@@ -115,6 +115,24 @@ func TestWhoFloodsIsBlamed(t *testing.T) {
 	}
 }
 
+// A network that breaks every link soon after it stands must not make honest peers
+// look like such who flood.
+func TestWhoseLinksBreakIsNotBlamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		opener, other, _, _ := couple(t, net)
+		defer closeAll(opener, other)
+		for range 40 {
+			before := opener.rounds()
+			net.Disconnect(opener.tr.ID(), other.tr.ID())
+			time.Sleep(time.Second)
+			await(t, 10*time.Second, "met again", func() bool {
+				return opener.links() == 1 && other.links() == 1 && opener.rounds() > before
+			})
+		}
+	})
+}
+
 func TestQuestionsBeyondMeasureAreAnsweredNo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := memory.NewNetwork(memory.Options{})

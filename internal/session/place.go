@@ -251,7 +251,7 @@ func (m *Manager) runLink(p *place, st transport.Stream) {
 		_ = st.Reset()
 		return
 	}
-	p.link, l.pace = l, newPace()
+	p.link, l.pace, l.outset = l, newPace(), newOutset()
 	if e := m.libs[p.lib.ID]; e != nil {
 		l.pace = e.paceLocked(s.peer)
 	}

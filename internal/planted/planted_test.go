@@ -66,7 +66,7 @@ var bugs = []bug{
 	},
 	{
 		"an ingest of unknown outcome is sent again", "internal/ingest/post.go",
-		"return g.unclear(ctx, in, fmt.Errorf(\"%w: %w\", ErrUnknown, err))", "return Result{}, errors.Join(refusal(ctx, err), g.abandon(ctx, job.Digest))",
+		"case can.OutcomeUnknown:\n\t\treturn g.unclear(ctx, in, fmt.Errorf(\"%w: %w\", ErrUnknown, err))", "case can.OutcomeUnknown:\n\t\treturn Result{}, errors.Join(refusal(ctx, err), g.abandon(ctx, job.Digest))",
 		"internal/ingest", "^TestAmbiguousIngestsAreLookedFor$",
 	},
 }

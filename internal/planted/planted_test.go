@@ -55,6 +55,21 @@ var bugs = []bug{
 		"internal/library", "^TestANarrowerViewHearsOnlyOfItsOwn$",
 	},
 	{
+		"what left the view of the peer is sent whole", "internal/session/view.go",
+		"return s.Show(r, e), nil", "_ = e\n\treturn r, nil",
+		"internal/session", "^TestMetadataOutsideAViewIsNotSent$",
+	},
+	{
+		"nobody is told what was said outside the own view", "internal/replica/owed.go",
+		"case !is && (was || c.gain):", "case false:",
+		"internal/library", "^TestANarrowMemberOwesWhatItSaidElsewhere$",
+	},
+	{
+		"a header takes the place of a whole record", "internal/replica/apply.go",
+		"if at = bare; bare >= 0 &&", "if at = max(bare, full); bare >= 0 &&",
+		"internal/replica", "^TestAHeaderTakesThePlaceOfNothingWhole$",
+	},
+	{
 		"records from the future are taken", "internal/record/clock.go",
 		"return h.Clock.Milli() > now.Add(MaxFuture).UnixMilli()", "return false",
 		"internal/record", "^TestDeferred$",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"iter"
 
-	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/record"
@@ -12,8 +11,8 @@ import (
 
 // A member with a narrower view reconciles what lies in it. A whole record of an
 // asset outside, which it signed itself or held before its view changed, is in no
-// set of its links, and others may not have it: the member owes it, until somebody
-// says to have it who sees more, or owes it in turn. Owed records are kept in the
+// set of its links, and others may not have it: the member owes it, until somebody who
+// sees the whole library says to have it. Owed records are kept in the
 // room o by their ids and written in the transactions that make them so.
 
 // settleDebt brings what is owed of an asset up to date with what was stored of it.
@@ -93,42 +92,17 @@ func (r *Replica) Owed(ctx context.Context, theirs filter.View) iter.Seq2[record
 	}
 }
 
-// Keeps reports for each id whether the replica has the whole record and answers
-// for it from now on: it lies in the node's own view, or the node owes it too.
+// Keeps reports for each id whether the replica has the whole record. Should the node
+// get a narrower view later, what it has outside of that is owed in turn.
 func (r *Replica) Keeps(ctx context.Context, ids []record.ID) ([]bool, error) {
 	out := make([]bool, len(ids))
-	err := r.update(ctx, func(t *tx) error {
-		for i, id := range ids {
-			asset, err := kv.Get(ctx, t.txn, r.key("i", kv.Bin(id[:])))
-			if err != nil {
-				return err
-			}
-			out[i] = len(asset) == len(can.Digest{})
-			if !out[i] || len(t.lens.own) == 0 {
-				continue
-			}
-			rows, err := r.rows(ctx, t.txn, can.Digest(asset))
-			if err != nil {
-				return err
-			}
-			if t.lens.entry(can.Digest(asset), rows).In(t.lens.own) {
-				continue
-			}
-			key := r.key("o", kv.Bin(id[:]))
-			if owed, err := t.txn.Has(ctx, key); err != nil || owed {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			t.owed = true
-			if err := t.txn.Put(ctx, key, asset); err != nil {
-				return err
-			}
+	for i, id := range ids {
+		var err error
+		if out[i], err = r.opts.Store.Has(ctx, r.key("i", kv.Bin(id[:]))); err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return out, err
+	}
+	return out, nil
 }
 
 // Paid says that a peer keeps these records: they are owed no longer.

@@ -42,11 +42,11 @@ func (s Sight) Show(r record.Record, e Entry) record.Record {
 	return s.Head(e)
 }
 
-// Hand returns what to send for a record that is owed: nothing unless its asset lies
-// in the peer's view.
+// Hand returns what to send for a record that is owed: nothing unless the peer sees
+// the whole library.
 func (s Sight) Hand(r record.Record, e Entry) []record.Record {
 	switch {
-	case !e.In(s.theirs):
+	case len(s.theirs) > 0:
 		return nil
 	case complete(e.Head()):
 		return []record.Record{r}

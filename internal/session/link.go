@@ -76,6 +76,8 @@ type link struct {
 	began   time.Time // when the node began a reconciliation last
 	handing handing
 	offered map[record.ID]bool // what the peer offered and is not kept; whether it came
+	asking  *question          // an offer of the peer that waits, and until when
+	askingC <-chan time.Time
 }
 
 // inbound is a decoded frame.
@@ -201,6 +203,10 @@ func (l *link) run(ctx context.Context) error {
 				return err
 			}
 			pending = true
+		case <-l.askingC:
+			if err := l.keepWaiting(ctx); err != nil {
+				return err
+			}
 		case m := <-l.in:
 			if m.err == nil && (m.typ == frameResync || m.typ == frameView) {
 				pending = true
@@ -297,7 +303,7 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 		}
 		l.asks.answer(seq, bits)
 	case frameOffer:
-		return l.keep(ctx, m.payload)
+		return l.asked(ctx, m.payload)
 	case frameKept:
 		return l.learnKept(ctx, m.payload)
 	case framePing:

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/control"
 	"github.com/cansync/cansync/internal/reconcile"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
@@ -13,9 +15,10 @@ import (
 )
 
 // What a node with a narrower view owes (see [replica.Replica.Owed]) it offers by
-// ids after each reconciliation of the assets, as far as it lies in the peer's view.
+// ids after each reconciliation of the assets, if the peer sees the whole library.
 // The peer answers with what it keeps, is sent the rest, and is asked about that once
-// more.
+// more. There is one offer at a time; one that comes before the last was answered takes
+// its place.
 
 // maxOffer is how many ids an offer has.
 const maxOffer = 1024
@@ -147,13 +150,43 @@ func (l *link) hand(ctx context.Context, id record.ID) ([]record.Record, error) 
 	return s.Hand(r, e), nil
 }
 
-// keep answers the peer's offer: what is kept, and what came of the last offer and was
-// not refused, since something newer of its author is here then.
-func (l *link) keep(ctx context.Context, payload []byte) error {
+// asked takes an offer of the peer. One that asks for more than is looked up at a time
+// waits, as long as it is the last.
+func (l *link) asked(ctx context.Context, payload []byte) error {
 	seq, ids, err := decodeOffer(payload)
 	if err != nil {
 		return foreign(err)
 	}
+	if l.asking == nil && l.pace.offers.AllowN(time.Now(), len(ids)) {
+		return l.keep(ctx, seq, ids)
+	}
+	l.asking = &question{seq, ids}
+	if l.askingC == nil {
+		l.askingC = time.After(offerWait)
+	}
+	return nil
+}
+
+// question is an offer of the peer that waits for its answer.
+type question struct {
+	seq uint32
+	ids []record.ID
+}
+
+// keepWaiting answers the offer that waits, if that may be now.
+func (l *link) keepWaiting(ctx context.Context) error {
+	q := l.asking
+	if !l.pace.offers.AllowN(time.Now(), len(q.ids)) {
+		l.askingC = time.After(offerWait)
+		return nil
+	}
+	l.asking, l.askingC = nil, nil
+	return l.keep(ctx, q.seq, q.ids)
+}
+
+// keep answers the peer's offer: what is kept, and what came of the last offer, since
+// what is not here of that was replaced by its author, or is nobody's to keep.
+func (l *link) keep(ctx context.Context, seq uint32, ids []record.ID) error {
 	kept, err := l.lib.Replica.Keeps(ctx, ids)
 	if err != nil {
 		return err
@@ -169,18 +202,19 @@ func (l *link) keep(ctx context.Context, payload []byte) error {
 	return l.send(encodeBits(frameKept, seq, kept))
 }
 
-// took notes which of the offered records came and were not refused.
+// took notes which of the offered records came and need not come again: all but those
+// that are too early or whose author is not known yet.
 func (l *link) took(recs []record.Record, refused []replica.Refused) {
 	if len(l.offered) == 0 {
 		return
 	}
-	bad := make(map[record.ID]bool, len(refused))
+	again := make(map[record.ID]bool, len(refused))
 	for _, r := range refused {
-		bad[r.ID] = true
+		again[r.ID] = errors.Is(r.Err, control.ErrUnknownCert) || errors.Is(r.Err, replica.ErrDeferred)
 	}
 	for _, r := range recs {
 		id := r.ID()
-		if _, ok := l.offered[id]; ok && !bad[id] && !bare(r) {
+		if _, ok := l.offered[id]; ok && !again[id] && !bare(r) {
 			l.offered[id] = true
 		}
 	}

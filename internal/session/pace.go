@@ -21,6 +21,9 @@ const (
 	roundEach, roundBurst   = time.Second / 2, 120 // of control and assets, and after bulk streams
 	viewEach, viewBurst     = 4 * time.Second, 12
 	askRate, askBurst       = 4096, 65536 // digests; beyond, the answer is no
+	offerRate, offerBurst   = 8192, 65536 // ids of records; beyond, the answer waits
+
+	offerWait = maxOffer * time.Second / offerRate // in which as many as an offer has become free
 
 	roundStall = 5 * time.Minute // without progress in a reconciliation
 
@@ -37,12 +40,13 @@ func newOutset() outset { return outset{linkResyncs, linkRounds, linkViews} }
 
 // pace counts what one peer asked for in one library, on all its links. It is safe
 // for concurrent use.
-type pace struct{ resyncs, rounds, views, asks *rate.Limiter }
+type pace struct{ resyncs, rounds, views, asks, offers *rate.Limiter }
 
 func newPace() *pace {
 	return &pace{
 		resyncs: rate.NewLimiter(rate.Every(resyncEach), resyncBurst), rounds: rate.NewLimiter(rate.Every(roundEach), roundBurst),
 		views: rate.NewLimiter(rate.Every(viewEach), viewBurst), asks: rate.NewLimiter(askRate, askBurst),
+		offers: rate.NewLimiter(offerRate, offerBurst),
 	}
 }
 

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"testing"
 
@@ -10,7 +9,6 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/blob"
-	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/session"
 	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
@@ -126,56 +124,4 @@ func TestTrueContentUnderALyingRecordIsNotTheServersFault(t *testing.T) {
 		require.Zero(t, b.liars.Load())
 		require.Zero(t, a.rotten.Load())
 	})
-}
-
-// TestForeignAndAbsentAreTheSame is S-08: everything that library M holds, asked for
-// through library L.
-func TestForeignAndAbsentAreTheSame(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		a, b, l := pair(t, nodeOptions{}, nodeOptions{})
-		m := a.create("secret")
-		for i := range 50 {
-			size := 2000 + i
-			if i%2 == 0 {
-				size = 200_000 + i
-			}
-			w := a.announce(m, a.hold(random(t, uint64(i), size)))
-			w.Library = l.ID()
-			var err error
-			if w.Size <= SmallLimit {
-				_, err = b.client.Small(t.Context(), w)
-			} else {
-				_, err = b.client.Large(t.Context(), w, nil)
-			}
-			requireOnly(t, err, ErrNotServed)
-			// By the digest in place of the record's id.
-			w.Record = [32]byte(w.Asset)
-			_, err = b.client.Large(t.Context(), w, nil)
-			requireOnly(t, err, ErrNotServed)
-		}
-		// Here and removed, here and not in the service, never heard of.
-		sum := a.hold(random(t, 1000, 100))
-		w := a.announce(l, sum)
-		_, err := b.client.Small(t.Context(), w)
-		require.NoError(t, err)
-		items, err := a.inv.ByDigest(t.Context(), w.Asset)
-		require.NoError(t, err)
-		items[0].Flags |= inventory.Trashed
-		require.NoError(t, a.inv.Put(t.Context(), items[0]))
-		_, err = b.client.Small(t.Context(), w)
-		requireOnly(t, err, ErrNotServed)
-		items[0].Flags = 0
-		require.NoError(t, a.inv.Put(t.Context(), items[0]))
-		require.NoError(t, l.Say(t.Context(), l.Removal(w.Asset)))
-		_, err = b.client.Small(t.Context(), w)
-		requireOnly(t, err, ErrNotServed)
-	})
-}
-
-func requireOnly(t *testing.T, err, kind error) {
-	t.Helper()
-	var fe *FetchError
-	require.ErrorAs(t, err, &fe)
-	require.ErrorIs(t, fe.Kind, kind)
-	require.False(t, errors.Is(err, ErrNoPeer))
 }

@@ -90,7 +90,9 @@ func newGroup(t *testing.T, holders int, o nodeOptions) *group {
 	for _, h := range g.holders {
 		g.b.m.Learn(transport.PeerInfo{ID: h.tr.ID(), Addrs: h.tr.Addrs()})
 	}
-	await(t, "all meet", func() bool { return len(g.b.m.Peers(g.lib.ID())) == holders })
+	for _, h := range g.holders {
+		g.b.settle(h, g.lib.ID(), func() bool { return true })
+	}
 	return g
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/internal/session"
+	"github.com/cansync/cansync/store"
 	smemory "github.com/cansync/cansync/store/memory"
 	"github.com/cansync/cansync/transport"
 	"github.com/cansync/cansync/transport/memory"
@@ -41,7 +42,7 @@ type node struct {
 	device capability.Device
 	tr     transport.Transport
 	m      *session.Manager
-	store  *smemory.Store
+	store  store.Store
 	can    *cantest.Service
 	inv    *inventory.Inventory
 	server *Server
@@ -57,6 +58,7 @@ type node struct {
 
 type nodeOptions struct {
 	can    cantest.Options
+	store  func(store.Store) store.Store // around the node's
 	client func(*ClientConfig)
 	server func(*ServerConfig)
 }
@@ -65,6 +67,9 @@ func newNode(t testing.TB, tr func(capability.Device) transport.Transport, o nod
 	d, err := capability.NewDevice(rand.Reader)
 	require.NoError(t, err)
 	n := &node{t: t, device: d, tr: tr(d), store: smemory.New(), can: cantest.New(o.can)}
+	if o.store != nil {
+		n.store = o.store(n.store)
+	}
 	n.inv = inventory.New(n.store)
 	level := slog.LevelInfo
 	if _, ok := t.(*testing.B); ok {
@@ -164,10 +169,24 @@ func (n *node) join(from *node, lib *library.Library) *library.Library {
 		},
 		Refused: func(err error) { n.t.Error("refused:", err) },
 	})
-	await(n.t, "joined", func() bool {
-		return joined.Load() != nil && shares(n, lib.ID(), from) && shares(from, lib.ID(), n)
-	})
+	n.settle(from, lib.ID(), func() bool { return joined.Load() != nil })
 	return joined.Load()
+}
+
+// settle waits until two nodes share a library for good: when both have dialled, the
+// newer session takes over, and for a moment nobody is there.
+func (n *node) settle(with *node, lib [32]byte, ok func() bool) {
+	var since time.Time
+	await(n.t, "two share a library", func() bool {
+		if !ok() || !shares(n, lib, with) || !shares(with, lib, n) {
+			since = time.Time{}
+			return false
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return time.Since(since) >= time.Second
+	})
 }
 
 func shares(n *node, lib [32]byte, with *node) bool {

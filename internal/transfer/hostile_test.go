@@ -20,7 +20,7 @@ import (
 )
 
 // stream opens a bare stream from b to a.
-func bare(t *testing.T, a, b *node, lib *library.Library) transport.Stream {
+func bare(t testing.TB, a, b *node, lib *library.Library) transport.Stream {
 	st, err := b.m.Open(t.Context(), lib.ID(), a.tr.ID(), session.ProtoBlob, transport.OpenOptions{Bulk: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = st.Reset() })

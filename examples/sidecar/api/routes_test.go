@@ -19,6 +19,7 @@ func TestStatusAndPeers(t *testing.T) {
 	require.Equal(t, "lan", s.Network)
 	require.NotEmpty(t, s.Version)
 	require.Zero(t, s.Libraries)
+	require.Equal(t, clockView{}, s.Clock)
 	require.Equal(t, "[]", string(r.call(t, "GET", "/peers", "").data))
 	r.create(t, "x", `{}`)
 	require.Equal(t, 1, get[statusView](t, r, "GET", "/status", "").Libraries)

@@ -22,6 +22,7 @@ type statusView struct {
 	Libraries  int         `json:"libraries"`
 	Peers      int         `json:"peers"`
 	Disk       *diskView   `json:"disk"`
+	Clock      clockView   `json:"clock"`
 	Panics     int64       `json:"panics"`
 }
 
@@ -37,6 +38,12 @@ type diskView struct {
 	FreeBytes    uint64 `json:"free_bytes"`
 	ReserveBytes uint64 `json:"reserve_bytes"`
 	Low          bool   `json:"low"`
+}
+
+// clockView tells of a clock that is wrong; all is 0 where it is right.
+type clockView struct {
+	BehindSecs   int64 `json:"behind_secs"`
+	EarlyRecords int   `json:"early_records"`
 }
 
 type peerView struct {

@@ -27,6 +27,7 @@ func (h *Handler) status(r *http.Request, body []byte) (any, error) {
 			URL: h.opts.ServiceURL, Healthy: s.Service.Err == nil,
 			Error: reason(s.Service.Err), Since: stamp(s.Service.Since), LastScan: stamp(s.Service.LastScan),
 		},
+		Clock:     clockView{BehindSecs: int64(s.Clock.Behind / time.Second), EarlyRecords: s.Clock.Early},
 		Libraries: s.Libraries, Peers: s.Peers, Panics: h.Panics(),
 	}
 	if s.Disk != nil {

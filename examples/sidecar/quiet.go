@@ -26,7 +26,7 @@ func quiet(w io.Writer, level slog.Level) {
 }
 
 // memoryLimit is the size in bytes from which the garbage collector works harder.
-const memoryLimit = 512 << 20
+const memoryLimit = 256 << 20
 
 // limitMemory sets a soft limit unless the user set one.
 func limitMemory() {

@@ -30,7 +30,7 @@ type nodeSetup struct {
 }
 
 // memoryLimit is the soft memory limit that the sidecar sets for itself.
-const memoryLimit = 512 << 20
+const memoryLimit = 256 << 20
 
 type nodeRole struct {
 	client  *can.HTTPClient

@@ -148,6 +148,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.events.reserve(ctx, n.store); err != nil { // a full disk is no reason not to start
 		n.log.Warn("numbers of events not reserved; after a crash they may come twice", "error", err)
 	}
+	n.inv = inventory.New(n.store)
 	if err := n.reprieveAll(ctx); err != nil {
 		n.log.Warn("records of libraries without keys not dropped", "error", err)
 	}
@@ -239,7 +240,6 @@ func (n *Node) start(ctx context.Context) {
 	n.limited = n.cfg.Limits
 	n.limits.up.SetNode(n.limited.Upload)
 	n.limits.down.SetNode(n.limited.Download)
-	n.inv = inventory.New(n.store)
 	if err := n.inv.SweepOutboards(ctx); err != nil {
 		n.log.Warn("what was left of unfinished trees could not be dropped", "err", err)
 	}

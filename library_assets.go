@@ -132,8 +132,7 @@ func (l *Library) Asset(ctx context.Context, d can.Digest) (Asset, error) {
 
 // outside reports whether only the node's own view keeps an asset out.
 func outside(lib *library.Library, e replica.Entry) bool {
-	desc, ok := lib.Description()
-	return ok && !e.Member && e.Known() && e.Live.HasBody() && desc.Filter.Match(e.Asset, e.Body.Metadata())
+	return !e.Member && lib.Shares(e)
 }
 
 func (l *Library) asset(ctx context.Context, lib *library.Library, e replica.Entry, src *sources) (Asset, error) {

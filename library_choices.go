@@ -82,7 +82,9 @@ func (n *Node) CreateLibrary(ctx context.Context, name string, f Filter) (*Libra
 // Join redeems a ticket. It returns at once with a library that is still being
 // joined: name and filter are the ticket's until a member was reached, which may
 // take as long as it takes, over restarts too, until the ticket ends. Joining a
-// library that the node left before uses its archived keys where there are some.
+// library that the node left before uses its archived keys where there are some,
+// unless that membership ended or the ticket allows more, or the same for longer: then
+// it is redeemed, and the library is back when a member was reached.
 // Errors match [ErrTicket], [ErrTicketExpired] or, for a library that is here
 // already, [ErrExists].
 func (n *Node) Join(ctx context.Context, t Ticket) (*Library, error) {

@@ -7,6 +7,7 @@ import (
 
 	ds "github.com/ipfs/go-datastore"
 
+	"github.com/cansync/cansync/internal/announce"
 	"github.com/cansync/cansync/internal/keyring"
 	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/replica"
@@ -60,10 +61,11 @@ func (l *Library) Leave(ctx context.Context, o LeaveOptions) error {
 		n.ungovern(l.id)
 		errs = append(errs, lib.Close())
 	}
-	if o.Purge || keys.State == keyring.Joining {
+	// Whoever was only to get a better membership keeps the one it had.
+	if o.Purge || keys.State == keyring.Joining && len(keys.Bundle) == 0 {
 		errs = append(errs, n.doom(ctx, l.id), n.ring.Remove(l.id), n.reprieve(ctx, l.id))
 	} else {
-		keys.State = keyring.Archived
+		keys.State, keys.Ticket = keyring.Archived, ""
 		errs = append(errs, n.ring.Save(keys))
 	}
 	return errors.Join(errs...)
@@ -83,6 +85,9 @@ func (n *Node) reprieve(ctx context.Context, id LibraryID) error {
 	if _, ok := n.ring.Library(id); !ok {
 		if err := replica.Drop(ctx, n.store, id); err != nil {
 			return fmt.Errorf("drop records: %w", err)
+		}
+		if err := announce.Forget(ctx, n.inv, id); err != nil {
+			return fmt.Errorf("forget what was announced: %w", err)
 		}
 	}
 	return n.store.Delete(ctx, doomKey(id))

@@ -217,6 +217,7 @@ func (n *Node) JoinWith(ctx context.Context, t Ticket, c Choices) (*Library, err
 		n.mu.Lock()
 		keys.View, keys.Mode, keys.Approve = old.keys.View, old.keys.Mode, old.keys.Approve
 		keys.Upload, keys.Download, keys.Quota = old.keys.Upload, old.keys.Download, old.keys.Quota
+		keys.Bundle, keys.Cert, keys.Lasting, keys.Epochs = old.keys.Bundle, old.keys.Cert, old.keys.Lasting, old.keys.Epochs
 		n.mu.Unlock()
 	}
 	choose(&keys)
@@ -226,25 +227,26 @@ func (n *Node) JoinWith(ctx context.Context, t Ticket, c Choices) (*Library, err
 	return n.beginJoin(keys, t, old), nil
 }
 
-// comeBack takes a library into service again that the node had left.
+// comeBack takes a library into service again that the node had left, with its old
+// membership unless that ended or the ticket gives a better one.
 func (n *Node) comeBack(ctx context.Context, keys keyring.Library, t Ticket) (*Library, error) {
 	lib, err := n.openMember(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
-	if !lib.Grant().ValidAt(n.cfg.Now(), 0) {
-		_ = lib.Close() // its membership ended; the ticket gives a new one
-		fresh := keyring.Library{
-			ID: t.Library(), State: keyring.Joining, Name: t.Name(), View: keys.View, Mode: keys.Mode, Approve: keys.Approve,
-			Upload: keys.Upload, Download: keys.Download, Quota: keys.Quota,
+	if g := lib.Grant(); !g.ValidAt(n.cfg.Now(), 0) || better(t.t, g) {
+		if err := lib.Close(); err != nil {
+			return nil, err
 		}
-		if fresh.Ticket, err = t.ExportSecret(); err == nil {
-			err = n.ring.Save(fresh)
+		// The old membership stays until the new one is there: see Leave.
+		keys.State, keys.Met = keyring.Joining, keys.Met && g.ValidAt(n.cfg.Now(), 0)
+		if keys.Ticket, err = t.ExportSecret(); err == nil {
+			err = n.ring.Save(keys)
 		}
 		if err != nil {
 			return nil, err
 		}
-		return n.beginJoin(fresh, t, nil), nil
+		return n.beginJoin(keys, t, nil), nil
 	}
 	keys.State = keyring.Active
 	if err := n.ring.Save(keys); err != nil {
@@ -252,6 +254,14 @@ func (n *Node) comeBack(ctx context.Context, keys keyring.Library, t Ticket) (*L
 	}
 	n.sessions.Learn(t.t.Peers...)
 	return n.install(keys, lib, nil), nil
+}
+
+// better reports whether a ticket allows what a membership does not, or the same for
+// longer.
+func better(t capability.Ticket, g capability.Grant) bool {
+	end := t.Invite.Chain.Last().GrantExp
+	longer := g.GrantExp != 0 && (end == 0 || end > g.GrantExp)
+	return !g.Rights.Has(t.Rights()) || longer && t.Rights().Has(g.Rights)
 }
 
 // resumeJoin goes on joining after a restart.

@@ -168,7 +168,7 @@ func (a *Announcer) bury(v *voice, gone []can.Digest) (failed error) {
 // hold keeps removals back until a person confirms them. Which they are follows
 // from inventory and replica; only their number is kept.
 func (a *Announcer) hold(v *voice, count int) {
-	if !a.patiently("store hold", func() error { return a.inv.SetMark(a.ctx, v.heldMark(), encodeHeld(count)) }) {
+	if !a.patiently("store hold", func() error { return a.inv.SetMark(a.ctx, heldMark(v.id), encodeHeld(count)) }) {
 		return
 	}
 	v.mu.Lock()
@@ -217,7 +217,7 @@ func (a *Announcer) releaseNow(v *voice, publish bool) error {
 	if err = errors.Join(err, failed); err != nil && !errors.Is(err, control.ErrForbidden) {
 		return fmt.Errorf("announce: release held removals: %w", err)
 	}
-	if serr := a.inv.SetMark(a.ctx, v.heldMark(), encodeHeld(0)); serr != nil {
+	if serr := a.inv.SetMark(a.ctx, heldMark(v.id), encodeHeld(0)); serr != nil {
 		return serr
 	}
 	v.mu.Lock()

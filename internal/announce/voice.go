@@ -96,7 +96,7 @@ func newVoice(ctx context.Context, lib *library.Library) *voice {
 
 func (v *voice) short() string      { return hex.EncodeToString(v.id[:4]) }
 func caughtMark(id [32]byte) string { return "announce.caught." + hex.EncodeToString(id[:]) }
-func (v *voice) heldMark() string   { return "announce.held." + hex.EncodeToString(v.id[:]) }
+func heldMark(id [32]byte) string   { return "announce.held." + hex.EncodeToString(id[:]) }
 
 // may reports whether the node may and wants to say something.
 func (v *voice) may() bool { return v.lib.Announces() && v.lib.May(capability.Write) }
@@ -139,7 +139,7 @@ func (v *voice) load(ctx context.Context, inv *inventory.Inventory, indexed bool
 			caught = state{} // offer everything again
 		}
 	}
-	if b, err = inv.Mark(ctx, v.heldMark()); err != nil {
+	if b, err = inv.Mark(ctx, heldMark(v.id)); err != nil {
 		return err
 	}
 	held := 0

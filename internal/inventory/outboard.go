@@ -264,6 +264,11 @@ func (v *Inventory) Mark(ctx context.Context, name string) ([]byte, error) {
 	return kv.Get(ctx, v.s, kv.Key("n", "m", name))
 }
 
+// DropMark forgets such a value.
+func (v *Inventory) DropMark(ctx context.Context, name string) error {
+	return v.s.Delete(ctx, kv.Key("n", "m", name))
+}
+
 // SetMark keeps a small value under a name.
 func (v *Inventory) SetMark(ctx context.Context, name string, value []byte) error {
 	return v.s.Put(ctx, kv.Key("n", "m", name), value)

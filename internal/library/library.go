@@ -171,6 +171,19 @@ func (l *Library) Description() (d control.Description, ok bool) {
 	return d, ok
 }
 
+// Shares reports whether the library holds an asset, also one that only the node's
+// own view leaves out: the node goes on serving what it has of those.
+func (l *Library) Shares(e replica.Entry) bool {
+	if !e.Known() || !e.Live.HasBody() {
+		return false
+	}
+	desc, ok := l.Description()
+	if !ok {
+		return e.Member // nobody said yet what belongs to it
+	}
+	return desc.Filter.Match(e.Asset, e.Body.Metadata())
+}
+
 // DescriptionID returns the id of the description in force.
 func (l *Library) DescriptionID() (id record.ID) {
 	l.Control(func(s *control.State) { _, id, _ = s.Description() })
@@ -244,7 +257,7 @@ func (l *Library) Session(onRound func(transport.PeerID)) *session.Library {
 		},
 		Have: func(ctx context.Context, d can.Digest) (bool, error) {
 			e, err := l.Entry(ctx, d)
-			if err != nil || !e.Member || l.present == nil {
+			if err != nil || l.present == nil || !l.Shares(e) {
 				return false, err
 			}
 			return l.present(ctx, d)

@@ -1,6 +1,7 @@
 package library_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
@@ -35,6 +36,8 @@ type node struct {
 	store  *smemory.Store
 	held   atomic.Pointer[library.Library]
 	view   filter.Filter
+
+	present func(context.Context, can.Digest) (bool, error)
 }
 
 func newNode(t testing.TB, net *memory.Network) *node {
@@ -61,7 +64,7 @@ func (n *node) close() {
 
 func (n *node) open(keys keyring.Library) {
 	lib, err := library.Open(n.t.Context(), library.Options{
-		Keys: keys, Device: n.device, Rand: rand.Reader,
+		Keys: keys, Device: n.device, Rand: rand.Reader, Present: n.present,
 		Replica: replica.Options{View: n.view, Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader},
 	})
 	require.NoError(n.t, err)
@@ -353,5 +356,32 @@ func TestANarrowMemberOwesWhatItSaidElsewhere(t *testing.T) {
 		require.Equal(t, x, y)
 		a.close()
 		b.close()
+	})
+}
+
+// A member says to hold what it leaves out of its own view, as long as it does and the
+// library holds it.
+func TestAViewDoesNotHideWhatIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, memory.NewNetwork(memory.Options{}))
+		a.present = func(context.Context, can.Digest) (bool, error) { return true, nil }
+		a.create("photos")
+		a.say(record.Announce, 1, "text/plain")
+		d := can.Digest(sha256.Sum256([]byte("a1")))
+		have := func() bool {
+			ok, err := a.lib().Session(nil).Have(t.Context(), d)
+			require.NoError(t, err)
+			return ok
+		}
+		require.True(t, have())
+		require.NoError(t, a.lib().SetOwnView(t.Context(), filter.Filter{MIMEPrefix: "image/"}))
+		require.True(t, have())
+		require.NoError(t, a.lib().Describe(t.Context(), control.Description{Name: "photos", Filter: filter.Filter{MIMEPrefix: "image/"}}))
+		require.False(t, have())
+		require.NoError(t, a.lib().Describe(t.Context(), control.Description{Name: "photos"}))
+		require.True(t, have())
+		require.NoError(t, a.lib().Say(t.Context(), a.lib().Removal(d)))
+		require.False(t, have())
+		a.close()
 	})
 }

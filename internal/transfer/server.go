@@ -215,7 +215,7 @@ func (s *Server) resolve(ctx context.Context, lib [32]byte, id record.ID) (inven
 		return inventory.Item{}, statusNotFound
 	}
 	e, err := l.Entry(ctx, rec.Subject)
-	if err != nil || !e.Member {
+	if err != nil || !l.Shares(e) {
 		return inventory.Item{}, statusNotFound
 	}
 	it, ok, err := s.cfg.Inventory.Present(ctx, rec.Subject)

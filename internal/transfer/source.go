@@ -324,7 +324,15 @@ func (s *source) takePart(typ uint8, seq uint32, b []byte) error {
 	if r.in == nil {
 		return fmt.Errorf("%w: data before its proof", ErrProtocol)
 	}
-	if _, err := r.in.Put(r.next, b); err != nil {
+	_, err := r.in.Put(r.next, b)
+	var bad *blob.GroupError
+	if errors.As(err, &bad) && bad.Group > r.next {
+		// What came before the lie is as good as ever, and need not come again.
+		b = b[:(bad.Group-r.next)*blob.GroupSize]
+		if _, perr := r.in.Put(r.next, b); perr != nil {
+			return s.wrong(perr)
+		}
+	} else if err != nil {
 		return s.wrong(err)
 	}
 	got := blob.Run{First: r.next, Count: blob.Groups(uint64(len(b)))}
@@ -334,6 +342,9 @@ func (s *source) takePart(typ uint8, seq uint32, b []byte) error {
 		s.coming(seq, true)
 	}
 	s.d.tell(s.ctx, event{src: s, run: r.run, got: got})
+	if err != nil {
+		return s.wrong(err)
+	}
 	return nil
 }
 

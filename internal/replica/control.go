@@ -88,21 +88,17 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 	for id := range removed {
 		r.controlID.Remove(id)
 	}
-	own, next := r.own, r.wanted(r.own)
-	changed := !next.Equal(r.filter)
 	r.mu.Unlock()
-	if changed {
-		// Not with the caller's context: the peer that sent the description may go,
-		// and the filter that it ends may not stay in force.
-		whole, done := r.whole(ctx)
-		err := r.refilter(whole, own, next)
-		done()
-		if err != nil {
-			return err
-		}
+	// Not with the caller's context: the peer that sent the description may go, and
+	// the filter that it ends may not stay in force.
+	whole, done := r.whole(ctx)
+	defer done()
+	_, err = r.catchUp(whole)
+	if err != nil {
+		r.again()
 	}
 	r.notify(Applied{Records: added, Control: true, From: from})
-	return nil
+	return err
 }
 
 // readControl rebuilds the state and its coded symbols from what the store holds.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"time"
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/filter"
@@ -55,6 +56,69 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 	defer r.mu.Unlock()
 	r.filter, r.own = next, own
 	return nil
+}
+
+// refilterAgain is how long a filter that could not be put in force waits, as for space.
+const refilterAgain = time.Minute
+
+// catchUp puts the filter in force that follows from the control state, if that is
+// another. It is called with the writer held.
+func (r *Replica) catchUp(ctx context.Context) (changed bool, err error) {
+	r.mu.Lock()
+	own, next := r.own, r.wanted(r.own)
+	changed = !next.Equal(r.filter)
+	r.mu.Unlock()
+	if !changed {
+		return false, nil
+	}
+	return true, r.refilter(ctx, own, next)
+}
+
+// again has what failed tried again until it is done or the replica closes. It is
+// called with the writer held.
+func (r *Replica) again() {
+	r.mu.Lock()
+	begun := r.retrying
+	r.retrying = true
+	r.mu.Unlock()
+	if begun {
+		return
+	}
+	r.wg.Go(func() {
+		for {
+			wait := time.NewTimer(refilterAgain)
+			select {
+			case <-r.closed:
+				wait.Stop()
+				return
+			case <-wait.C:
+			}
+			if r.tryAgain() {
+				return
+			}
+		}
+	})
+}
+
+func (r *Replica) tryAgain() (over bool) {
+	if r.lock(context.Background()) != nil {
+		return true // closed
+	}
+	defer r.unlock()
+	ctx, done := r.whole(context.Background())
+	defer done()
+	changed, err := r.catchUp(ctx)
+	if err != nil {
+		r.log.Warn("filter not yet in force", "error", err)
+		return false
+	}
+	r.mu.Lock()
+	r.retrying = false
+	r.mu.Unlock()
+	if changed {
+		r.notify(Applied{Control: true})
+	}
+	return true
 }
 
 // moveAll goes through all assets and writes down what moves. It returns the counts

@@ -68,6 +68,7 @@ type Replica struct {
 	own       filter.Filter // by which the node's view is narrower
 	filter    filter.View   // the library's filter and own
 	debts     uint64        // grows when records begin to be owed (see Owed)
+	retrying  bool          // a filter that failed is to be tried again
 	views     map[string]*viewSet
 	uses      uint64
 	observers []func(Applied)

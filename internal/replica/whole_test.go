@@ -2,9 +2,12 @@ package replica_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ipfs/go-datastore/query"
 	"github.com/stretchr/testify/require"
@@ -23,12 +26,16 @@ type tripwire struct {
 	store.Store
 	armed atomic.Bool
 	trip  func()
+	fail  error
 	hits  int
 }
 
 func (s *tripwire) Query(ctx context.Context, q query.Query) (query.Results, error) {
 	if s.armed.Load() && strings.HasSuffix(q.Prefix, "/a") {
 		s.hits++
+		if s.fail != nil {
+			return nil, s.fail
+		}
 		s.trip()
 	}
 	return s.Store.Query(ctx, q)
@@ -67,4 +74,43 @@ func TestAFilterTakesHoldThoughItsSenderGoes(t *testing.T) {
 	require.Zero(t, r.Counts().Live)
 	require.Equal(t, 1, told, "others hear of it")
 	check(t, r.Close())
+}
+
+// A filter that could not be put in force, as without space, is when there is some.
+func TestAFilterThatFailedIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &tripwire{Store: memory.New(), fail: errors.New("no space")}
+		r := w.open(t, s)
+		_, err := r.Apply(t.Context(), w.control, transport.PeerID{})
+		check(t, err)
+		rec := w.sign(t, 0, record.Announce, digest(1), record.ClockAt(start), "image/png", 10)
+		_, err = r.Apply(t.Context(), []record.Record{rec}, transport.PeerID{9})
+		check(t, err)
+		<-r.Ready()
+		told := 0
+		r.Observe(func(replica.Applied) { told++ })
+		d, err := control.NewDescription(record.ClockAt(start)+100, w.keys.ID, w.keys.Cert, control.Description{
+			Name: "l", Filter: filter.Filter{MIMEPrefix: "text/"},
+		})
+		check(t, err)
+		rs, err := record.SignWith(w.authors[0].key, []record.Draft{d})
+		check(t, err)
+		s.armed.Store(true)
+		_, err = r.Apply(t.Context(), rs, transport.PeerID{9})
+		require.ErrorIs(t, err, s.fail)
+		require.Equal(t, 1, told, "others hear of it all the same")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.True(t, r.Refiltering())
+		require.Greater(t, s.hits, 5)
+		require.EqualValues(t, 1, r.Counts().Live)
+		s.armed.Store(false)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		require.False(t, r.Refiltering())
+		require.Zero(t, r.Counts().Live)
+		require.Equal(t, 2, told, "who decides by the filter looks again")
+		check(t, r.Close())
+	})
 }

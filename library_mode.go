@@ -47,26 +47,50 @@ func (l *Library) SetMode(m Mode) error {
 	if !m.valid() {
 		return badMode(m)
 	}
-	done, err := l.n.use()
-	if err != nil {
-		return err
-	}
-	defer done()
-	lib, err := l.keep(l.n.ctx, func(k *keyring.Library) { k.Mode = m.kept() })
-	if err != nil || lib == nil {
-		return err
-	}
-	lib.SetMode(library.Mode(m.kept()))
-	l.n.fetcher.Kick(l.id)
-	l.n.announcer.Poke()
-	return nil
+	return l.setMode(func(Mode, Mode) Mode { return m })
 }
 
 // Pause is SetMode(Paused).
 func (l *Library) Pause() error { return l.SetMode(Paused) }
 
-// Resume is SetMode(Sync).
-func (l *Library) Resume() error { return l.SetMode(Sync) }
+// Resume ends [Paused] and goes on in the mode that the library was paused in, over
+// restarts too. In any other mode it changes nothing.
+func (l *Library) Resume() error {
+	return l.setMode(func(now, before Mode) Mode {
+		if now == Paused {
+			return before
+		}
+		return now
+	})
+}
+
+// setMode sets the mode that follows from the present one and the one before a
+// pause.
+func (l *Library) setMode(next func(now, before Mode) Mode) error {
+	done, err := l.n.use()
+	if err != nil {
+		return err
+	}
+	defer done()
+	var kept string
+	lib, err := l.keep(l.n.ctx, func(k *keyring.Library) {
+		kept = next(Mode(k.Mode), Mode(k.Rested)).kept()
+		switch {
+		case Mode(kept) != Paused:
+			k.Rested = ""
+		case Mode(k.Mode) != Paused:
+			k.Rested = k.Mode
+		}
+		k.Mode = kept
+	})
+	if err != nil || lib == nil {
+		return err
+	}
+	lib.SetMode(library.Mode(kept))
+	l.n.fetcher.Kick(l.id)
+	l.n.announcer.Poke()
+	return nil
+}
 
 // keep changes what the key ring holds of the library. It returns the machinery,
 // nil while joining.

@@ -118,6 +118,9 @@ const (
 	StateSynced LibraryState = "synced"
 	// StateWaiting: what is missing can't be had now; see [LibraryStatus.Causes].
 	StateWaiting LibraryState = "waiting"
+	// StateEnded: this node's membership has ended (Expires); leave the library and
+	// join again with a new ticket to go on.
+	StateEnded LibraryState = "ended"
 	// StateHeld: removals wait for the host's confirmation.
 	StateHeld LibraryState = "held"
 	// StatePaused: the host paused the library.
@@ -186,6 +189,8 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 	switch {
 	case lib.Paused():
 		s.State = StatePaused
+	case !s.Expires.IsZero() && l.n.cfg.Now().After(s.Expires):
+		s.State = StateEnded
 	case s.Held > 0:
 		s.State = StateHeld
 	case s.Pending == 0 && !lib.Described():

@@ -83,7 +83,7 @@ const (
 	Write Access = Access(capability.Write)
 	// Invite allows to hand out tickets and to admit who holds one.
 	Invite Access = Access(capability.Invite)
-	// Admin allows to change name, filter and policies.
+	// Admin allows to change filter and policies.
 	Admin Access = Access(capability.Admin)
 )
 

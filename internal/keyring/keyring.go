@@ -77,6 +77,8 @@ type Library struct {
 	View []byte
 	// Mode is what the host wants this node to do in the library; empty is all.
 	Mode string
+	// Rested is the mode before the host paused the library; empty is all.
+	Rested string
 	// Approve says that nothing is announced that the host did not approve.
 	Approve bool
 	// Upload and Download limit the library's traffic in bytes per second, and Quota
@@ -336,6 +338,7 @@ type file struct {
 	Approve bool   `json:"approve,omitempty"`
 	Met     bool   `json:"met,omitempty"`
 	Mode    string `json:"mode,omitempty"`
+	Rested  string `json:"mode_before_pause,omitempty"`
 	// Bytes per second, and bytes.
 	Upload   int64 `json:"upload_limit,omitempty"`
 	Download int64 `json:"download_limit,omitempty"`
@@ -343,7 +346,7 @@ type file struct {
 }
 
 func encode(l Library) ([]byte, error) {
-	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, View: hex.EncodeToString(l.View), Approve: l.Approve, Met: l.Met, Mode: l.Mode, Upload: l.Upload, Download: l.Download, Quota: l.Quota}
+	f := file{Version: 1, ID: hex.EncodeToString(l.ID[:]), State: l.State, Name: l.Name, Bundle: hex.EncodeToString(l.Bundle), Ticket: l.Ticket, View: hex.EncodeToString(l.View), Approve: l.Approve, Met: l.Met, Mode: l.Mode, Rested: l.Rested, Upload: l.Upload, Download: l.Download, Quota: l.Quota}
 	if !l.Owner.IsZero() {
 		s := l.Owner.Seed()
 		f.Owner = hex.EncodeToString(s[:])
@@ -385,7 +388,7 @@ func decode(b []byte) (Library, error) {
 		copy(v[:], p)
 		return v
 	}
-	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Approve: f.Approve, Met: f.Met, Mode: f.Mode, Upload: f.Upload, Download: f.Download, Quota: f.Quota}
+	l := Library{ID: h32("id", f.ID), State: f.State, Name: f.Name, Cert: h32("cert", f.Cert), Ticket: f.Ticket, Approve: f.Approve, Met: f.Met, Mode: f.Mode, Rested: f.Rested, Upload: f.Upload, Download: f.Download, Quota: f.Quota}
 	if f.Owner != "" {
 		l.Owner = capability.SigningKeyFromSeed(h32("owner", f.Owner))
 	}

@@ -21,7 +21,7 @@ func sample(t testing.TB) Library {
 	require.NoError(t, err)
 	return Library{
 		ID: capability.LibraryID(owner.Public()), State: Active, Name: "photos", Owner: owner, Lasting: lasting,
-		Epochs: []Epoch{{0, lasting}}, Bundle: []byte{1, 2, 3}, Cert: [32]byte{9}, Mode: "sync",
+		Epochs: []Epoch{{0, lasting}}, Bundle: []byte{1, 2, 3}, Cert: [32]byte{9}, Mode: "sync", Rested: "receive-only",
 	}
 }
 

@@ -44,7 +44,7 @@ func TestModes(t *testing.T) {
 		require.Equal(t, mode, get[libraryView](t, b, "GET", path, "").Mode)
 	}
 	require.Equal(t, "paused", get[libraryView](t, b, "POST", path+"/pause", "").Mode)
-	require.Equal(t, "sync", get[libraryView](t, b, "POST", path+"/resume", "").Mode)
+	require.Equal(t, "receive-only", get[libraryView](t, b, "POST", path+"/resume", "").Mode, "as before the pause")
 	require.Equal(t, "sync", get[libraryView](t, a, "GET", path, "").Mode, "a mode is the node's own")
 
 	// A node that only announces learns of assets and fetches none.

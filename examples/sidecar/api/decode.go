@@ -81,11 +81,19 @@ func decode(body []byte, into any) error {
 	if err := json.Unmarshal(body, into); err != nil {
 		var typ *json.UnmarshalTypeError
 		if errors.As(err, &typ) {
-			return bad("%s: want %s, got %s", typ.Field, wanted(typ.Type), got(typ.Value))
+			return bad("%s: want %s, got %s", plainField(typ.Field), wanted(typ.Type), got(typ.Value))
 		}
 		return bad("malformed JSON")
 	}
 	return nil
+}
+
+// plainField leaves out the names of embedded Go structs, which a field of theirs is
+// named behind; keys of requests begin with a small letter and such structs are
+// called in mixed caps.
+func plainField(name string) string {
+	parts := strings.Split(name, ".")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p != strings.ToLower(p) }), ".")
 }
 
 // plainSyntax keeps the reason of a syntax error, which names at most a character.
@@ -159,6 +167,9 @@ func wanted(t reflect.Type) string {
 func got(value string) string {
 	switch kind, _, _ := strings.Cut(value, " "); kind {
 	case "number":
+		if value == kind {
+			return "a number"
+		}
 		return "the " + clip(value)
 	case "bool":
 		return "true or false"

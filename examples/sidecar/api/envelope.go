@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,7 +50,7 @@ var answers = []struct {
 	{cansync.ErrClosed, http.StatusServiceUnavailable, "the sidecar is stopping"},
 	{cansync.ErrNoLibrary, http.StatusNotFound, "GET /libraries lists those there are"},
 	{cansync.ErrNoAsset, http.StatusNotFound, "GET /libraries/{id}/assets lists those there are"},
-	{cansync.ErrExists, http.StatusConflict, "GET /libraries shows it"},
+	{cansync.ErrExists, http.StatusConflict, "GET /libraries shows it; to use another ticket, DELETE it and join again"},
 	{cansync.ErrOnlyOwner, http.StatusConflict, "add &confirm=<name>, or leave out purge to keep the keys archived"},
 	{cansync.ErrNotJoined, http.StatusConflict, "wait until its state is no longer \"joining\""},
 	{cansync.ErrTooMany, http.StatusConflict, "wait until some of them have come"},
@@ -117,13 +118,23 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 func succeed(w http.ResponseWriter, data any) { write(w, http.StatusOK, success{"success", data}) }
 
 func write(w http.ResponseWriter, code int, v any) {
-	b, err := json.Marshal(v)
+	b, err := encode(v)
 	if err != nil {
-		code, b = http.StatusInternalServerError, []byte(`{"status":"error","error":"internal error: the answer can't be written as JSON"}`)
+		code, b = http.StatusInternalServerError, []byte(`{"status":"error","error":"internal error: the answer can't be written as JSON"}`+"\n")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(append(b, '\n')) // who asked may be gone
+	_, _ = w.Write(b) // who asked may be gone
+}
+
+// encode writes JSON and a line feed. It leaves <, > and & as they are: the answers
+// are read in terminals and said to be JSON, not HTML.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
 }
 
 // recorder remembers the status code.

@@ -103,6 +103,7 @@ func TestFetchOnDemandAndProgress(t *testing.T) {
 	require.Equal(t, http.StatusConflict, got.code)
 	require.Contains(t, got.error, "resume")
 	get[libraryView](t, b, "POST", path+"/resume", "")
+	get[changedView](t, b, "PATCH", path, `{"mode":"sync"}`)
 	require.Equal(t, http.StatusOK, ask("/prioritize", all[2]).code)
 	b.eventually(t, "all came", func() bool { p := progress(b); return p.AssetsHere == 3 && p.BytesHere == 6000 })
 	require.Equal(t, http.StatusOK, ask("/fetch", all...).code, "what is here is passed over")

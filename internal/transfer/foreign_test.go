@@ -173,7 +173,7 @@ func TestForeignAndAbsentCostTheSame(t *testing.T) {
 // interleaved timings, to be judged on the nightly load only, where there are enough
 // of them. The other load holds the answers against each other.
 func TestForeignAndAbsentTakeTheSameTime(t *testing.T) {
-	const ids = 500
+	ids := tier.Of(100, 500)
 	pairs := tier.Of(200, 10_000)
 	a, b, l := pair(t, nodeOptions{}, nodeOptions{})
 	ws := secrets(t, a, ids)

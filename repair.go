@@ -24,6 +24,7 @@ const (
 	maxMends  = 1024
 	mendTries = 3
 	mendWait  = 10 * time.Second // then twice as long
+	mendRest  = 5 * time.Minute  // at most
 )
 
 // mender reads doubtful assets again, one at a time.
@@ -164,13 +165,17 @@ func (n *Node) reread(item inventory.Item) error {
 			return nil
 		case err == nil:
 			return can.ErrCorrupted
-		case errors.Is(err, can.ErrCorrupted), errors.Is(err, can.ErrNotFound), try == mendTries:
+		case errors.Is(err, can.ErrCorrupted), errors.Is(err, can.ErrNotFound):
+			return err
+		case errors.Is(err, can.ErrUnavailable):
+			try = 0 // that says nothing of the asset
+		case try == mendTries:
 			return err
 		}
 		if !pause(n.ctx, wait) {
 			return n.ctx.Err()
 		}
-		wait *= 2
+		wait = min(2*wait, mendRest)
 	}
 }
 

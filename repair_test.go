@@ -3,10 +3,12 @@ package cansync_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -178,5 +180,57 @@ func TestOnlyTheLiarIsLeftAlone(t *testing.T) {
 			b.close()
 			to.close()
 		})
+	}
+}
+
+// An asset that was read badly once, by a service that then went down, is in order
+// when it is well again: it is neither trashed nor ingested again.
+func TestASoundAssetIsNotTrashed(t *testing.T) {
+	for name, rule := range rules {
+		for _, size := range []int64{500, 300 << 10} {
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := memory.NewNetwork(memory.Options{})
+					a := newMachine(t, net, "a", cantest.Options{Rule: rule})
+					b := newMachine(t, net, "b", cantest.Options{})
+					c := newMachine(t, net, "c", cantest.Options{})
+					d := a.add(1, size)
+					id := a.share(cansync.Filter{}, b)
+					eventually(t, "b has it", func() bool { return b.holds(d) })
+					require.NoError(t, b.lib(id).Wait(t.Context()))
+					b.stop()
+					handle := a.handleOf(d)
+					good, _ := a.svc.Content(handle)
+					bad := bytes.Clone(good)
+					bad[len(bad)/2] ^= 1
+					require.True(t, a.svc.Corrupt(handle, bad)) // one bad read, then down for a while, and well again
+					c.join(a.lib(id))
+					for range 100000 {
+						as, err := a.lib(id).Asset(t.Context(), d)
+						if err == nil && as.State != cansync.Have {
+							break
+						}
+						time.Sleep(time.Millisecond)
+					}
+					a.svc.SetDown(true)
+					require.True(t, a.svc.Corrupt(handle, good))
+					time.Sleep(40 * time.Second)
+					b.start()
+					time.Sleep(5 * time.Second)
+					a.svc.SetDown(false)
+					time.Sleep(10 * time.Minute)
+					m, err := a.svc.Meta(t.Context(), handle)
+					require.NoError(t, err)
+					require.False(t, m.Trashed)
+					require.Zero(t, a.svc.Posts()[d])
+					as, err := a.lib(id).Asset(t.Context(), d)
+					require.NoError(t, err)
+					require.Equal(t, cansync.Have, as.State)
+					a.close()
+					b.close()
+					c.close()
+				})
+			})
+		}
 	}
 }

@@ -308,8 +308,8 @@ func (g *Ingester) ingest(ctx context.Context, job Job) (Result, error) {
 			return Result{Item: item}, err
 		}
 	}
-	if err := g.clear(ctx, items); err != nil {
-		return Result{}, err
+	if item, sound, err := g.clear(ctx, items); err != nil || sound {
+		return Result{Item: item}, err
 	}
 	// Content that was found bad or missing before is looked at more closely.
 	return g.post(ctx, job, unclear || len(items) > 0)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/blob"
 	"github.com/cansync/cansync/internal/inventory"
 )
 
@@ -58,19 +60,45 @@ func (g *Ingester) trash(ctx context.Context, item inventory.Item) (bool, error)
 // never looks at what is sent. After a crash in between, the assets are known to be
 // trashed by the node and the content is ingested when it is next wanted. Where the
 // service does not trash, it may still repair by itself.
-func (g *Ingester) clear(ctx context.Context, items []inventory.Item) error {
+//
+// The mark may be old, or come from a service that had a bad moment: each asset is
+// read once more before, and one that is in order is returned instead.
+func (g *Ingester) clear(ctx context.Context, items []inventory.Item) (sound inventory.Item, ok bool, err error) {
 	for _, it := range items {
 		if !it.Is(inventory.Bad) || it.Is(inventory.Trashed) || it.Is(inventory.Missing) {
 			continue
+		}
+		rotten, err := g.rotten(ctx, it)
+		switch {
+		case errors.Is(err, can.ErrNotFound):
+			continue
+		case err != nil:
+			return it, false, fmt.Errorf("read the damaged asset: %w", downOr(err))
+		case !rotten:
+			it.Flags &^= inventory.Bad
+			return it, true, g.put(ctx, it)
 		}
 		done, err := g.trash(ctx, it)
 		switch {
 		case errors.Is(err, can.ErrBadRequest), errors.Is(err, can.ErrDenied):
 		case err != nil:
-			return fmt.Errorf("trash the damaged asset: %w", err)
+			return it, false, fmt.Errorf("trash the damaged asset: %w", err)
 		case done:
 			g.log.Warn("a damaged asset was trashed to be ingested again", "asset", it.Digest, "handle", it.Handle)
 		}
 	}
-	return nil
+	return sound, false, nil
+}
+
+// rotten reports whether the service holds other bytes than those of the asset.
+func (g *Ingester) rotten(ctx context.Context, it inventory.Item) (bool, error) {
+	var sum blob.Summary
+	err := again(ctx, func() (err error) {
+		sum, err = g.readBack(ctx, it.Handle, it.Size, io.Discard)
+		return err
+	})
+	if errors.Is(err, can.ErrCorrupted) {
+		return true, nil
+	}
+	return sum.Digest != it.Digest, err
 }

@@ -15,8 +15,18 @@ import (
 // comes.
 var ErrSlow = errors.New("transfer: content comes too slowly to be passed on at once")
 
-// patience is how long a reader of an [Early] waits for bytes.
-const patience = 2 * time.Second
+// A reader of an [Early] waits for bytes as long as patience at a time, and in all
+// for as long as a slow line takes, and some more. That is well within the time that
+// an ingest may take, or a slow peer would look like a slow CAN Service.
+const (
+	patience  = 2 * time.Second
+	patience0 = 10 * time.Second
+	slowLine  = 1 << 20 // bytes per second
+)
+
+func patienceInAll(size int64) time.Duration {
+	return patience0 + time.Duration(size/slowLine)*time.Second
+}
 
 // Early is a content on its way whose bytes can be read in order as they come and
 // are verified against the BLAKE3 root. It is safe for concurrent use.
@@ -39,7 +49,7 @@ func newEarly(to sink, size int64) *Early {
 // before the content is. It waits for bytes that are not there yet, and gives the
 // last ones only when the whole was held against its SHA-256. A read fails when the
 // fetch does, when the content is not the right one, and with [ErrSlow] when no
-// bytes came for 2 seconds.
+// bytes came for 2 seconds, or the waits come to 10 seconds and one for each MiB.
 func (e *Early) Open() (io.ReadCloser, error) {
 	return &earlyReader{e: e, closed: make(chan struct{})}, nil
 }
@@ -107,6 +117,7 @@ func (e *Early) state() (ready int64, change <-chan struct{}, err error) {
 type earlyReader struct {
 	e      *Early
 	at     int64
+	waited time.Duration
 	once   sync.Once
 	closed chan struct{}
 }
@@ -139,7 +150,9 @@ func (r *earlyReader) wait() (int64, error) {
 			return 0, io.EOF
 		}
 		if slow == nil {
-			t := time.NewTimer(patience)
+			begun := time.Now()
+			defer func() { r.waited += time.Since(begun) }()
+			t := time.NewTimer(min(patience, patienceInAll(r.e.size)-r.waited))
 			defer t.Stop()
 			slow = t.C
 		}

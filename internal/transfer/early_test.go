@@ -3,7 +3,10 @@ package transfer
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -115,5 +118,46 @@ func TestAReaderDoesNotWaitForEver(t *testing.T) {
 		_, err = rc.Read(p)
 		require.ErrorIs(t, err, ErrClosed)
 		require.NoError(t, rc.Close())
+	})
+}
+
+// dribble is a content of which a group comes now and then.
+type dribble struct {
+	sink
+	groups atomic.Uint64
+}
+
+func (d *dribble) prefix() uint64                        { return d.groups.Load() }
+func (d *dribble) readAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+// TestASlowPeerIsNoSlowService: a content that dribbles is given up long before an
+// ingest of it may be taken for one that hangs.
+func TestASlowPeerIsNoSlowService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 4 << 20
+		to := new(dribble)
+		e := newEarly(to, size)
+		rc, err := e.Open()
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(patience - 100*time.Millisecond):
+					to.groups.Add(1)
+					e.advance()
+				}
+			}
+		})
+		begun := time.Now()
+		n, err := io.Copy(io.Discard, rc)
+		require.ErrorIs(t, err, ErrSlow)
+		require.Equal(t, patienceInAll(size), time.Since(begun))
+		require.Greater(t, n, int64(5*blob.GroupSize), "it came, each time before patience ended")
+		close(stop)
+		wg.Wait()
 	})
 }

@@ -26,7 +26,7 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 	if !own.IsZero() {
 		is.own = filter.View{own}
 	}
-	counts, err := r.moveAll(ctx, was, is)
+	counts, widens, err := r.moveAll(ctx, was, is, false)
 	if err != nil {
 		return err
 	}
@@ -53,8 +53,16 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 		return err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.filter, r.own = next, own
+	r.mu.Unlock()
+	if !widens {
+		return nil
+	}
+	// Only now: under the old view, had it stayed, these were still owed. To owe too
+	// many is harmless, so a failure here does not undo what is in force.
+	if _, _, err := r.moveAll(ctx, was, is, true); err != nil {
+		r.log.Warn("records still owed that the view now holds", "error", err)
+	}
 	return nil
 }
 
@@ -121,9 +129,11 @@ func (r *Replica) tryAgain() (over bool) {
 	return true
 }
 
-// moveAll goes through all assets and writes down what moves. It returns the counts
-// under the new lens, of which Queued is not set.
-func (r *Replica) moveAll(ctx context.Context, was, is lens) (counts Counts, err error) {
+// moveAll goes through all assets and writes down what moves: before the new lens is
+// in force what is queued and owed, and once it is, what is owed no more. It returns
+// the counts under the new lens, of which Queued is not set, and whether assets
+// enter the view.
+func (r *Replica) moveAll(ctx context.Context, was, is lens, inForce bool) (counts Counts, widens bool, err error) {
 	var moves []move
 	size := 0
 	flush := func() error {
@@ -133,26 +143,29 @@ func (r *Replica) moveAll(ctx context.Context, was, is lens) (counts Counts, err
 	}
 	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("a"), false) {
 		if err != nil {
-			return counts, err
+			return counts, widens, err
 		}
 		asset, err := kv.Last32(e.Key)
 		if err != nil {
-			return counts, err
+			return counts, widens, err
 		}
 		rows, err := decodeRows(e.Value)
 		if err != nil {
-			return counts, err
+			return counts, widens, err
 		}
 		whole := whole(rows)
 		before, after := was.entry(asset, rows), is.entry(asset, rows)
 		counts.Records += int64(len(whole))
 		counts.replace(Entry{}, after)
-		m := move{asset: asset, queue: before.Member != after.Member}
+		m := move{asset: asset, queue: !inForce && before.Member != after.Member}
 		switch in, stays := before.In(was.own), after.In(is.own); {
-		case in && !stays:
+		case in && !stays && !inForce:
 			m.owe = whole
 		case !in && stays:
-			m.cancel = whole
+			widens = true
+			if inForce {
+				m.cancel = whole
+			}
 		}
 		if !m.queue && len(m.owe)+len(m.cancel) == 0 {
 			continue
@@ -160,11 +173,11 @@ func (r *Replica) moveAll(ctx context.Context, was, is lens) (counts Counts, err
 		moves = append(moves, m)
 		if size += 1 + len(m.owe) + len(m.cancel); size >= txnRecords {
 			if err := flush(); err != nil {
-				return counts, err
+				return counts, widens, err
 			}
 		}
 	}
-	return counts, flush()
+	return counts, widens, flush()
 }
 
 func (t *tx) move(ctx context.Context, moves []move) error {

@@ -1,0 +1,65 @@
+package replica_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync/internal/filter"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/store/memory"
+	"github.com/cansync/cansync/transport"
+)
+
+// cutCtx is canceled after it was looked at n times.
+type cutCtx struct {
+	context.Context
+	n *int
+}
+
+func (c cutCtx) Err() error {
+	*c.n--
+	if *c.n < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestWideningThatFailsKeepsWhatIsOwed(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t)
+	s := memory.New()
+	r := w.open(t, s)
+	_, err := r.Apply(ctx, w.control, transport.PeerID{})
+	check(t, err)
+	check(t, r.SetOwnView(ctx, filter.Filter{MIMEPrefix: "image/"}))
+	const n = 1500
+	for i := range n {
+		rec := w.sign(t, 0, record.Announce, sha256.Sum256([]byte{byte(i), byte(i >> 8), 77}), record.ClockAt(start), "text/plain", 1)
+		_, err = r.Apply(ctx, []record.Record{rec}, transport.PeerID{9})
+		check(t, err)
+	}
+	owed := func() (k int) {
+		for _, err := range r.Owed(ctx, nil) {
+			check(t, err)
+			k++
+		}
+		return k
+	}
+	require.Equal(t, n, owed())
+	failed := 0
+	for budget := 1; budget < 20000; budget = budget*5/4 + 1 {
+		b := budget
+		if err := r.SetOwnView(cutCtx{ctx, &b}, filter.Filter{}); err == nil {
+			require.Positive(t, failed, "no fault injected")
+			require.Equal(t, filter.Filter{}, r.OwnView())
+			return
+		}
+		failed++
+		require.Equal(t, filter.Filter{MIMEPrefix: "image/"}, r.OwnView())
+		require.Equal(t, n, owed(), "budget %d", budget)
+	}
+	require.Fail(t, "never went through")
+}

@@ -36,8 +36,7 @@ func (s *sidecar) exchange(t *testing.T, head string, fill io.Reader) *http.Resp
 	}()
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(t, err)
-	_, err = io.ReadAll(resp.Body)
-	require.NoError(t, err)
+	_, _ = io.Copy(io.Discard, resp.Body) // what was not read of the request resets the connection
 	require.NoError(t, c.Close())
 	<-sent
 	return resp
@@ -93,7 +92,7 @@ func TestHostTwice(t *testing.T) {
 	const body = `{"name":"evil","filter":{}}`
 	for _, hosts := range [][2]string{{host, host}, {host, "evil.example"}, {"evil.example", host}} {
 		resp := s.exchange(t, "POST /libraries HTTP/1.1\r\nHost: "+hosts[0]+"\r\nHost: "+hosts[1]+
-			"\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n", strings.NewReader(body))
+			"\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n"+body, endless(0))
 		require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 		unharmed()
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/ipfs/go-datastore/query"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
@@ -35,6 +36,41 @@ func TestAHeaderTakesThePlaceOfNothingWhole(t *testing.T) {
 	require.ErrorIs(t, err, replica.ErrNoRecord)
 	require.EqualValues(t, 1, r.Counts().Records)
 	check(t, r.Close())
+}
+
+// A head that was paid to one member is still news to the next, who would take the
+// owed record that it outdates for the live one.
+func TestAnOwedRecordComesWithItsHead(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t, capability.AllRights, capability.Read|capability.Write)
+	r := w.open(t, memory.New())
+	_, err := r.Apply(ctx, w.control, transport.PeerID{})
+	check(t, err)
+	images := filter.Filter{MIMEPrefix: "image/"}
+	check(t, r.SetOwnView(ctx, images))
+	old := w.sign(t, 0, record.Announce, digest(1), record.ClockAt(start), "text/plain", 1)
+	head := w.sign(t, 1, record.Edit, digest(1), record.ClockAt(start)+1, "text/plain", 2)
+	_, err = r.Apply(ctx, []record.Record{old, head}, transport.PeerID{9})
+	check(t, err)
+	e, err := r.Entry(ctx, digest(1))
+	check(t, err)
+	require.Equal(t, head.ID(), e.ID())
+
+	s := replica.NewSight(filter.View{images}, nil)
+	require.Equal(t, []record.Record{old, head}, s.Hand(old, e))
+	require.Equal(t, []record.Record{head}, s.Hand(head, e))
+	require.Empty(t, replica.NewSight(filter.View{images}, filter.View{images}).Hand(old, e))
+
+	other := w.open(t, memory.New())
+	for _, recs := range [][]record.Record{w.control, s.Hand(old, e)} {
+		_, err = other.Apply(ctx, recs, transport.PeerID{9})
+		check(t, err)
+	}
+	e, err = other.Entry(ctx, digest(1))
+	check(t, err)
+	require.Equal(t, head.ID(), e.ID())
+	check(t, r.Close())
+	check(t, other.Close())
 }
 
 // What is owed is no more than what is stored, and goes with it.

@@ -43,15 +43,16 @@ func (s Sight) Show(r record.Record, e Entry) record.Record {
 }
 
 // Hand returns what to send for a record that is owed: nothing unless the peer sees
-// the whole library.
+// the whole library, else the record and the head of its asset. The head may have been
+// paid to another member, and without it the record would pass for the live one.
 func (s Sight) Hand(r record.Record, e Entry) []record.Record {
-	switch {
-	case len(s.theirs) > 0:
+	if len(s.theirs) > 0 {
 		return nil
-	case complete(e.Head()):
-		return []record.Record{r}
 	}
-	return []record.Record{r, s.Head(e)}
+	if h := s.Head(e); h.Header != r.Header {
+		return []record.Record{r, h}
+	}
+	return []record.Record{r}
 }
 
 // Push returns what the peer has to hear of a change that did not come from it: the

@@ -32,11 +32,20 @@ func benchBulk(ctx context.Context, e *env) error {
 		return err
 	}
 	var plain, ours []time.Duration
-	var runs []synced
+	var runs, downloads []synced
 	for i := range e.runs {
 		var p time.Duration
-		if err := client.call(ctx, "get", at, &p); err != nil {
+		m, err := measure(server, client)
+		if err != nil {
 			return err
+		}
+		err = client.call(ctx, "get", at, &p)
+		use, merr := m.end()
+		if err != nil {
+			return err
+		}
+		if merr != nil {
+			return merr
 		}
 		s, err := e.firstSync(ctx, a, 1)
 		if err != nil {
@@ -44,6 +53,7 @@ func benchBulk(ctx context.Context, e *env) error {
 		}
 		e.progress("run %d: %.0f MiB/s, TLS download %.0f MiB/s", i+1, rateMiB(size, s.took), rateMiB(size, p))
 		plain, ours, runs = append(plain, p), append(ours, s.took), append(runs, s)
+		downloads = append(downloads, synced{took: p, use: use})
 	}
 	if err := errors.Join(client.close(), server.close()); err != nil {
 		return err
@@ -62,6 +72,7 @@ func benchBulk(ctx context.Context, e *env) error {
 		ratio:  float64(mid.extra) / float64(size), baseline: "the asset " + mib(size),
 		limit: "≤ 1.20 ×, 0 at rest", holds: float64(mid.extra) <= 1.2*float64(size) && mid.staged < 1<<20,
 	})
+	e.note("TLS download: %s", describe(middle(downloads).use))
 	e.note("announced at %.0f MiB/s before; node B took %s at most", rateMiB(size, a.announced), mib(mid.use[2].peak))
 	return nil
 }

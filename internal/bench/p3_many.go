@@ -110,17 +110,25 @@ func (e *env) firstSync(ctx context.Context, a shared, want int) (s synced, err 
 }
 
 // plainCopy copies everything to a fresh service without cansync.
-func (e *env) plainCopy(ctx context.Context, from string) (took time.Duration, err error) {
+func (e *env) plainCopy(ctx context.Context, a shared) (s synced, err error) {
 	svc, url, err := e.startService(ctx, "service C", true)
 	if err != nil {
-		return 0, err
+		return s, err
 	}
 	cp, err := e.spawn("copy", "copy", none{})
 	if err != nil {
-		return 0, err
+		return s, err
 	}
-	err = cp.call(ctx, "copy", copying{From: from, To: url}, &took)
-	return took, errors.Join(err, cp.close(), svc.close())
+	m, err := measure(a.service, cp, svc)
+	if err != nil {
+		return s, err
+	}
+	err = cp.call(ctx, "copy", copying{From: a.url, To: url}, &s.took)
+	var merr error
+	if s.use, merr = m.end(); err == nil {
+		err = merr
+	}
+	return s, errors.Join(err, cp.close(), svc.close())
 }
 
 // benchMany is P3.
@@ -144,18 +152,18 @@ func manyAssets(ctx context.Context, e *env, count int, size int64) error {
 		return err
 	}
 	var ours, plain []time.Duration
-	var runs []synced
+	var runs, copies []synced
 	for i := range e.runs {
-		p, err := e.plainCopy(ctx, a.url)
+		p, err := e.plainCopy(ctx, a)
 		if err != nil {
 			return err
 		}
-		plain = append(plain, p)
+		plain, copies = append(plain, p.took), append(copies, p)
 		s, err := e.firstSync(ctx, a, count)
 		if err != nil {
 			return err
 		}
-		e.progress("run %d: %.2f s, plain copy %.2f s", i+1, s.took.Seconds(), p.Seconds())
+		e.progress("run %d: %.2f s, plain copy %.2f s", i+1, s.took.Seconds(), p.took.Seconds())
 		ours, runs = append(ours, s.took), append(runs, s)
 	}
 	t, p := median(ours), median(plain)
@@ -166,6 +174,7 @@ func manyAssets(ctx context.Context, e *env, count int, size int64) error {
 		baseline: fmt.Sprintf("plain copy %.2f s, %s assets/s", p.Seconds(), group(int(perSecond(int64(count), p)))),
 		ratio:    ratio, limit: "≥ 0.90 ×", holds: ratio >= 0.9,
 	})
+	e.note("plain copy: %s", describe(middle(copies).use))
 	e.note("announced at %s assets/s before", group(int(perSecond(int64(count), a.announced))))
 	return nil
 }

@@ -198,8 +198,8 @@ func burst(ctx context.Context, e *env, n int) (late time.Duration, rate float64
 	if page.Total != n {
 		return 0, 0, 0, fmt.Errorf("%d assets of %d on B", page.Total, n)
 	}
-	plain, err = e.plainCopy(ctx, m.url[0])
-	return late, perSecond(int64(n), last.Sub(began)), plain, err
+	copied, err := e.plainCopy(ctx, shared{service: m.svc[0], url: m.url[0]})
+	return late, perSecond(int64(n), last.Sub(began)), copied.took, err
 }
 
 // ingestMany posts n contents of 1 KiB as fast as the service takes them.

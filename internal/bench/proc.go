@@ -13,6 +13,8 @@ import (
 // usage is what a process used so far.
 type usage struct {
 	cpu   time.Duration // of all its threads, in steps of 10 ms
+	sys   time.Duration // what of that the kernel spent on their behalf
+	stood time.Duration // its threads could have run and had no core
 	anon  int64         // anonymous resident memory now, in bytes
 	wrote int64         // bytes written to block devices, as the kernel counts them
 }
@@ -37,14 +39,34 @@ func usageOf(pid int) (u usage, err error) {
 		if err != nil {
 			return u, err
 		}
-		u.cpu += time.Duration(n) * clockTick
+		u.sys = time.Duration(n) * clockTick
+		u.cpu += u.sys
 	}
+	u.stood = stoodOf(pid)
 	if u.anon, err = procField(pid, "status", "RssAnon:"); err != nil {
 		return u, err
 	}
 	u.anon *= 1 << 10
 	u.wrote, _ = procField(pid, "io", "write_bytes:") // absent where it may not be read
 	return u, nil
+}
+
+// stoodOf adds up how long the threads of a process stood in line for a core. It is
+// 0 where the kernel does not tell; a thread that ended is left out.
+func stoodOf(pid int) (total time.Duration) {
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	threads, _ := os.ReadDir(dir)
+	for _, t := range threads {
+		b, err := os.ReadFile(dir + "/" + t.Name() + "/schedstat")
+		if err != nil {
+			continue
+		}
+		if f := strings.Fields(string(b)); len(f) > 1 { // time on a core, time in line
+			ns, _ := strconv.ParseInt(f[1], 10, 64)
+			total += time.Duration(ns)
+		}
+	}
+	return total
 }
 
 func procField(pid int, file, name string) (int64, error) {
@@ -73,12 +95,14 @@ type meter struct {
 type spent struct {
 	name  string
 	cpu   time.Duration
-	peak  int64 // the most anonymous memory seen, looked at every 20 ms
+	sys   time.Duration // of cpu
+	stood time.Duration // in line for a core, all threads added up
+	peak  int64         // the most anonymous memory seen, looked at every 20 ms
 	wrote int64
 }
 
 func (s spent) String() string {
-	return fmt.Sprintf("%s %.1f CPU s, %s", s.name, s.cpu.Seconds(), mib(s.peak))
+	return fmt.Sprintf("%s %.2f CPU s (%.2f in the kernel, %.2f in line), %s", s.name, s.cpu.Seconds(), s.sys.Seconds(), s.stood.Seconds(), mib(s.peak))
 }
 
 // measure begins to measure.
@@ -121,7 +145,8 @@ func (m *meter) end() ([]spent, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, spent{k.name, u.cpu - m.before[i].cpu, max(m.peak[i], u.anon), u.wrote - m.before[i].wrote})
+		was := m.before[i]
+		out = append(out, spent{k.name, u.cpu - was.cpu, u.sys - was.sys, max(0, u.stood-was.stood), max(m.peak[i], u.anon), u.wrote - was.wrote})
 	}
 	return out, nil
 }

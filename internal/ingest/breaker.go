@@ -60,10 +60,11 @@ func (b *breaker) watch(fn func(Health)) {
 }
 
 // serviceFailed says that an error is the service's as a whole, and not that of
-// one asset, nor of the caller who gave up.
+// one asset, nor of the caller who gave up. What is wrong with a content is never
+// the service's, whatever else the error of its source says.
 func serviceFailed(err error) bool {
-	return errors.Is(err, can.ErrUnavailable) ||
-		errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, can.ErrContent)
+	return !errors.Is(err, can.ErrContent) &&
+		(errors.Is(err, can.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded))
 }
 
 // observe takes note of how a call ended.

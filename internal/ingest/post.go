@@ -78,9 +78,14 @@ func (g *Ingester) send(ctx context.Context, job Job) (can.Asset, error) {
 	g.posted.Add(1)
 	call, cancel := context.WithTimeout(ctx, contentTimeout(job.Size))
 	defer cancel()
+	clock := &sourceClock{}
+	begun := time.Now()
 	a, err := g.cfg.Service.Ingest(call, can.Ingest{
-		Content: job.Content, Size: job.Size, Timestamp: job.Body.Timestamp, Metadata: job.Body.Metadata(),
+		Content: clock.opener(job.Content), Size: job.Size, Timestamp: job.Body.Timestamp, Metadata: job.Body.Metadata(),
 	})
+	if ctx.Err() == nil {
+		err = clock.blame(begun, err)
+	}
 	g.brk.observe(ctx, err)
 	switch wish, _ := can.RetryAfter(err); {
 	case err == nil:

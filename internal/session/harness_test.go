@@ -10,6 +10,7 @@ import (
 	"maps"
 	mrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +54,9 @@ type node struct {
 	hits int                      // calls of OnFound
 	got  []transport.Stream       // sync streams that others opened
 	rnds int                      // reconciliations of the assets
+
+	mute  atomic.Bool  // answers about contents are lost
+	muted atomic.Int64 // so many
 }
 
 // tapped is a transport that keeps the sync streams that are opened.
@@ -70,8 +74,23 @@ func (tr tapped) Open(ctx context.Context, p transport.PeerInfo, proto string, o
 		tr.n.told++
 	case err == nil && proto == protoSync:
 		tr.n.sent = append(tr.n.sent, st)
+		return lossy{st, tr.n}, nil
 	}
 	return st, err
+}
+
+// lossy is a sync stream on which answers about contents may be lost.
+type lossy struct {
+	transport.Stream
+	n *node
+}
+
+func (l lossy) Write(b []byte) (int, error) {
+	if len(b) > 4 && b[4] == 9 && l.n.mute.Load() {
+		l.n.muted.Add(1)
+		return len(b), nil
+	}
+	return l.Stream.Write(b)
 }
 
 // seeded yields the same bytes in each run of the test.
@@ -97,7 +116,7 @@ func (tr tapped) Handle(proto string, fn func(transport.Stream)) {
 			tr.n.mu.Lock()
 			tr.n.got = append(tr.n.got, st)
 			tr.n.mu.Unlock()
-			inner(st)
+			inner(lossy{st, tr.n})
 		}
 	}
 	tr.Transport.Handle(proto, fn)

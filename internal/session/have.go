@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +17,8 @@ import (
 // and only who is connected can serve it.
 
 const (
-	maxAsk  = 1024 // digests in one question
-	askWait = 10 * time.Second
+	maxAsk  = 1024             // digests in one question
+	askWait = 10 * time.Second // for its answer
 )
 
 func encodeAsk(seq uint32, ds []can.Digest) []byte {
@@ -69,152 +68,224 @@ func decodeHave(b []byte) (seq uint32, bits []byte, err error) {
 	return seq, bits, rd.End()
 }
 
-// asks are the questions of a link that wait for an answer.
+// asks is the question of a link that waits for an answer, one at a time.
 type asks struct {
-	mu   sync.Mutex
-	seq  uint32
-	open map[uint32]chan []byte
+	turn chan struct{} // holds who asks
+
+	mu     sync.Mutex
+	seq    uint32
+	answer chan []byte // nil when nothing is open
 }
+
+func newAsks() asks { return asks{turn: make(chan struct{}, 1)} }
 
 func (a *asks) begin() (seq uint32, answer chan []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open == nil {
-		a.open = make(map[uint32]chan []byte)
-	}
 	a.seq++
-	answer = make(chan []byte, 1)
-	a.open[a.seq] = answer
-	return a.seq, answer
+	a.answer = make(chan []byte, 1)
+	return a.seq, a.answer
 }
 
-func (a *asks) end(seq uint32) {
+func (a *asks) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.open, seq)
+	a.answer = nil
 }
 
-func (a *asks) answer(seq uint32, bits []byte) {
+// answered takes an answer, of which there is one at most to a question.
+func (a *asks) answered(seq uint32, bits []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if c := a.open[seq]; c != nil {
-		c <- bits
-		delete(a.open, seq)
+	if a.answer != nil && a.seq == seq {
+		a.answer <- bits
+		a.answer = nil
 	}
 }
+
+// said is what a member said about a content.
+type said uint8
+
+const (
+	saidNothing said = iota // it was not asked, or did not answer
+	saidNo
+	saidYes
+)
 
 // Have asks every member that the library is shared with now which of the contents
-// it holds, and returns who said so for each. Members that do not answer within
-// some seconds count as not having them.
+// it holds, and returns who said so for each. A member that leaves a question
+// without an answer for 10 seconds is asked no more; neither is one that takes twice
+// as long as the pace of the protocol allows.
 func (m *Manager) Have(ctx context.Context, lib [32]byte, ds []can.Digest) ([][]transport.PeerID, error) {
+	ctx, cancel := context.WithTimeout(ctx, askingWait(len(ds)))
+	defer cancel()
 	out := make([][]transport.PeerID, len(ds))
 	var mu sync.Mutex
-	err := m.each(ctx, lib, ds, func(peer transport.PeerID, have []bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		for i, h := range have {
-			if h {
-				out[i] = append(out[i], peer)
-			}
-		}
-	})
-	return out, err
-}
-
-// each asks every member that the library is shared with now, and calls fn, from
-// several goroutines, with what each said; nil if it did not answer.
-func (m *Manager) each(ctx context.Context, lib [32]byte, ds []can.Digest, fn func(transport.PeerID, []bool)) error {
-	ctx, cancel := context.WithTimeout(ctx, askWait)
-	defer cancel()
 	var wg sync.WaitGroup
 	for _, p := range m.places(lib) {
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
 			defer context.AfterFunc(p.ctx, cancel)() // who is gone does not answer
-			fn(p.s.peer, p.link.ask(ctx, ds))
+			have, _ := p.link.ask(ctx, ds)
+			mu.Lock()
+			defer mu.Unlock()
+			for i, h := range have {
+				if h == saidYes {
+					out[i] = append(out[i], p.s.peer)
+				}
+			}
 		})
 	}
 	wg.Wait()
-	return context.Cause(m.ctx)
+	return out, context.Cause(m.ctx)
 }
 
-// ask returns which of the contents the peer says that it holds, nil if it does not
-// answer in time or there is nothing to ask. What lies outside the view of the link is not asked for.
-func (l *link) ask(ctx context.Context, ds []can.Digest) []bool {
+// askingWait is how long to ask a member about so many contents at most.
+func askingWait(n int) time.Duration {
+	return askWait + 2*time.Duration(n)*(time.Second/askRate)
+}
+
+// hear waits until the peer told its view.
+func (l *link) hear(ctx context.Context) bool {
 	select {
-	case <-l.heard: // the peer's view
+	case <-l.heard:
+		return true
 	case <-ctx.Done():
-		return nil
+		return false
 	}
-	out := make([]bool, len(ds))
-	at, err := l.inView(ctx, ds)
-	if err != nil || len(at) == 0 {
-		return nil
-	}
-	for part := range slices.Chunk(at, maxAsk) {
-		asked := make([]can.Digest, len(part))
-		for i, k := range part {
-			asked[i] = ds[k]
-		}
-		bits := l.askPart(ctx, asked)
-		if bits == nil {
-			return nil
-		}
-		for i, k := range part {
-			out[k] = i/8 < len(bits) && bits[i/8]&(1<<(i%8)) != 0
-		}
-	}
-	return out
 }
 
-// inView returns the indices of the contents that lie in the view of the link.
-func (l *link) inView(ctx context.Context, ds []can.Digest) (at []int, err error) {
+// ask returns what the peer says of each content, and false if it left a question
+// without an answer, ctx ended, or the store failed: then the rest was not asked.
+func (l *link) ask(ctx context.Context, ds []can.Digest) (have []said, ok bool) {
+	have = make([]said, len(ds))
+	if !l.hear(ctx) {
+		return have, false
+	}
+	for at := 0; at < len(ds); {
+		// Only what is asked next is looked up.
+		part, indices, err := l.askable(ctx, ds, &at)
+		if err != nil {
+			return have, false
+		}
+		if len(part) == 0 {
+			continue
+		}
+		bits := l.askPart(ctx, part)
+		if bits == nil {
+			return have, false
+		}
+		for k, i := range indices {
+			have[i] = saidNo
+			if bits[k/8]&(1<<(k%8)) != 0 {
+				have[i] = saidYes
+			}
+		}
+	}
+	return have, true
+}
+
+// askable returns the contents from at on that may be asked about in one question,
+// and where they stand. A peer with a narrower view is asked about what lies in it,
+// and what it announced itself: it did not want to hear of anything else.
+func (l *link) askable(ctx context.Context, ds []can.Digest, at *int) (part []can.Digest, indices []int, err error) {
 	s, _ := l.view()
-	v := s.Link()
-	for i, d := range ds {
-		if len(v) > 0 {
+	theirs := s.Theirs()
+	for ; *at < len(ds) && len(part) < maxAsk; *at++ {
+		d := ds[*at]
+		if len(theirs) > 0 {
 			e, err := l.lib.Replica.Entry(ctx, d)
-			if err != nil || !e.In(v) {
-				if err != nil && !errors.Is(err, replica.ErrNoRecord) {
-					return nil, err
-				}
+			if err != nil && !errors.Is(err, replica.ErrNoRecord) {
+				return nil, nil, err
+			}
+			if (err != nil || !e.In(theirs)) && !l.announced(ctx, d) {
 				continue
 			}
 		}
-		at = append(at, i)
+		part, indices = append(part, d), append(indices, *at)
 	}
-	return at, nil
+	return part, indices, nil
 }
 
+// announced reports whether the live record of an asset is the peer's own.
+func (l *link) announced(ctx context.Context, d can.Digest) bool {
+	if l.lib.Author == nil {
+		return false
+	}
+	id, in, err := l.lib.Author(ctx, d)
+	return err == nil && in && id == l.peer
+}
+
+// askPart asks one question and returns the answer, nil if none came in time.
 func (l *link) askPart(ctx context.Context, ds []can.Digest) []byte {
+	select {
+	case l.asks.turn <- struct{}{}:
+		defer func() { <-l.asks.turn }()
+	case <-ctx.Done():
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
 	seq, answer := l.asks.begin()
-	defer l.asks.end(seq)
+	defer l.asks.end()
 	if !l.out.frame(encodeAsk(seq, ds)) {
 		return nil
 	}
 	select {
 	case bits := <-answer:
+		if len(bits) != (len(ds)+7)/8 {
+			return nil // of another question
+		}
 		return bits
 	case <-ctx.Done():
 		return nil
 	}
 }
 
-// reply answers a question.
-func (l *link) reply(ctx context.Context, payload []byte) error {
+// query is a question of the peer about contents that waits for its answer.
+type query struct {
+	seq uint32
+	ds  []can.Digest
+}
+
+// questioned takes a question of the peer. One that asks for more than is looked up
+// at a time waits, as long as it is the last: a no would be untrue.
+func (l *link) questioned(ctx context.Context, payload []byte) error {
 	seq, ds, err := decodeAsk(payload)
 	if err != nil {
 		return foreign(err)
 	}
-	have := make([]bool, len(ds))
-	if !l.pace.asks.AllowN(time.Now(), len(ds)) {
-		return l.send(encodeHave(seq, have))
+	q := query{seq, ds}
+	if l.query == nil && l.pace.asks.AllowN(time.Now(), len(ds)) {
+		return l.reply(ctx, q)
 	}
-	for i, d := range ds {
+	l.query = &q
+	if l.queryC == nil {
+		l.queryC = time.After(askLater)
+	}
+	return nil
+}
+
+// replyWaiting answers the question that waits, if that may be now.
+func (l *link) replyWaiting(ctx context.Context) error {
+	q := *l.query
+	if !l.pace.asks.AllowN(time.Now(), len(q.ds)) {
+		l.queryC = time.After(askLater)
+		return nil
+	}
+	l.query, l.queryC = nil, nil
+	return l.reply(ctx, q)
+}
+
+// reply answers a question.
+func (l *link) reply(ctx context.Context, q query) error {
+	have := make([]bool, len(q.ds))
+	var err error
+	for i, d := range q.ds {
 		if have[i], err = l.lib.Have(ctx, d); err != nil {
 			return err
 		}
 	}
-	return l.send(encodeHave(seq, have))
+	return l.send(encodeHave(q.seq, have))
 }

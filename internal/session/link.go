@@ -78,6 +78,9 @@ type link struct {
 	offered map[record.ID]bool // what the peer offered and is not kept; whether it came
 	asking  *question          // an offer of the peer that waits, and until when
 	askingC <-chan time.Time
+
+	query  *query // a question of the peer about contents that waits, and until when
+	queryC <-chan time.Time
 }
 
 // inbound is a decoded frame.
@@ -207,6 +210,10 @@ func (l *link) run(ctx context.Context) error {
 			if err := l.keepWaiting(ctx); err != nil {
 				return err
 			}
+		case <-l.queryC:
+			if err := l.replyWaiting(ctx); err != nil {
+				return err
+			}
 		case m := <-l.in:
 			if m.err == nil && (m.typ == frameResync || m.typ == frameView) {
 				pending = true
@@ -295,13 +302,13 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 			close(l.heard)
 		}
 	case frameAsk:
-		return l.reply(ctx, m.payload)
+		return l.questioned(ctx, m.payload)
 	case frameHave:
 		seq, bits, err := decodeHave(m.payload)
 		if err != nil {
 			return foreign(err)
 		}
-		l.asks.answer(seq, bits)
+		l.asks.answered(seq, bits)
 	case frameOffer:
 		return l.asked(ctx, m.payload)
 	case frameKept:

@@ -20,10 +20,12 @@ const (
 	resyncEach, resyncBurst = time.Second, 30
 	roundEach, roundBurst   = time.Second / 2, 120 // of control and assets, and after bulk streams
 	viewEach, viewBurst     = 4 * time.Second, 12
-	askRate, askBurst       = 4096, 65536 // digests; beyond, the answer is no
+	askRate, askBurst       = 4096, 65536 // digests; beyond, the answer waits
 	offerRate, offerBurst   = 8192, 65536 // ids of records; beyond, the answer waits
 
-	offerWait = maxOffer * time.Second / offerRate // in which as many as an offer has become free
+	// In which as many as a question and an offer have become free.
+	askLater  = maxAsk * time.Second / askRate
+	offerWait = maxOffer * time.Second / offerRate
 
 	roundStall = 5 * time.Minute // without progress in a reconciliation
 

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/reconcile"
@@ -130,32 +129,5 @@ func TestWhoseLinksBreakIsNotBlamed(t *testing.T) {
 				return opener.links() == 1 && other.links() == 1 && opener.rounds() > before
 			})
 		}
-	})
-}
-
-func TestQuestionsBeyondMeasureAreAnsweredNo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		net := memory.NewNetwork(memory.Options{})
-		opener, other, _, _ := couple(t, net)
-		defer closeAll(opener, other)
-		opener.say("here")
-		time.Sleep(time.Second)
-		other.mu.Lock()
-		other.has[digest("here")] = true
-		other.mu.Unlock()
-		here := func() bool {
-			who, err := opener.m.Have(t.Context(), opener.lib.ID(), []can.Digest{digest("here")})
-			require.NoError(t, err)
-			return len(who[0]) == 1
-		}
-		require.True(t, here())
-		for _, n := range []int{64 << 10, 1023} { // the last full frame of the first is one too many
-			_, err := opener.m.Have(t.Context(), opener.lib.ID(), make([]can.Digest, n))
-			require.NoError(t, err)
-		}
-		require.False(t, here())
-		time.Sleep(10 * time.Second)
-		require.True(t, here())
-		require.Equal(t, 1, opener.links())
 	})
 }

@@ -12,7 +12,6 @@ import (
 const (
 	visitWait = 30 * time.Second // for a visited member to reconcile
 	busyFor   = 30 * time.Second // that a link counts as busy after contents moved on it
-	busyLook  = 5 * time.Second
 )
 
 // Seek has the node look for a content that no member has to whom the library is
@@ -72,14 +71,16 @@ func (m *Manager) outing(e *entry) (ids []transport.PeerID, wait time.Duration) 
 			q.batch(now)
 		}
 	}
+	if room <= 0 {
+		return ids, wait // the end of a visit pokes
+	}
 	if _, w, ok := e.seek.first(now); ok {
 		wait = min(wait, max(w.next.Sub(now), time.Second))
 	}
 	for q := range e.inquiries {
-		if !q.reach {
-			continue
+		if q.reach {
+			wait = min(wait, max(q.next.Sub(now), time.Second))
 		}
-		wait = min(wait, max(q.next.Sub(now), time.Second))
 	}
 	return ids, wait
 }
@@ -130,6 +131,9 @@ func (m *Manager) freeLocked(e *entry, id transport.PeerID, now time.Time) bool 
 func (m *Manager) setOutLocked(w *want) {
 	now := time.Now()
 	for _, e := range w.visits {
+		if e.links[w.id] != nil {
+			continue // the member was quicker; who is linked is asked anyway
+		}
 		e.visits[w.id] = true
 		for q := range e.inquiries {
 			q.asked[w.id] = now
@@ -157,11 +161,17 @@ func (m *Manager) visit(e *entry, p *place, l *link) {
 	if found && e.lib.OnFound != nil {
 		e.lib.OnFound()
 	}
-	for since := time.Now(); p.ctx.Err() == nil && (found && time.Since(since) < busyFor || p.busy()); {
+	rest := time.Duration(0)
+	if found {
+		rest = busyFor // for contents to begin to move
+	}
+	for rest = max(rest, p.busyUntil()); rest > 0 && p.ctx.Err() == nil; rest = p.busyUntil() {
+		timer := time.NewTimer(rest)
 		select {
-		case <-time.After(busyLook):
+		case <-timer.C:
 		case <-p.ctx.Done():
 		}
+		timer.Stop()
 	}
 	v := m.view(e)
 	near := v.Near(p.s.peer)
@@ -171,7 +181,9 @@ func (m *Manager) visit(e *entry, p *place, l *link) {
 		e.seek.went(p.s.peer, time.Now(), true)
 	}
 	m.mu.Unlock()
-	if !near {
+	if near {
+		m.Poke() // there is room for another visit
+	} else {
 		m.end(p, endOurs)
 	}
 }
@@ -193,18 +205,17 @@ func (m *Manager) ask(e *entry, p *place, l *link) (found bool) {
 		inquiries = append(inquiries, q)
 	}
 	m.mu.Unlock()
-	if have := l.ask(ctx, ds); have != nil {
-		m.mu.Lock()
-		for i, d := range ds {
-			if have[i] { // should it not come, it is told of again
-				found = true
-				e.seek.drop(d)
-			}
+	have, _ := l.ask(ctx, ds)
+	m.mu.Lock()
+	for i, d := range ds {
+		if have[i] == saidYes { // should it not come, it is told of again
+			found = true
+			e.seek.drop(d)
 		}
-		m.mu.Unlock()
 	}
+	m.mu.Unlock()
 	for _, q := range inquiries {
-		q.answer(p.s.peer, l.ask(ctx, q.ds))
+		q.visit(p)
 	}
 	return found
 }
@@ -213,7 +224,13 @@ func (m *Manager) ask(e *entry, p *place, l *link) (found bool) {
 func (p *place) moving() { p.moved.Store(int64(time.Since(p.since)) + 1) }
 
 // busy reports whether contents moved lately.
-func (p *place) busy() bool {
+func (p *place) busy() bool { return p.busyUntil() > 0 }
+
+// busyUntil returns for how long the link still counts as busy if nothing more moves.
+func (p *place) busyUntil() time.Duration {
 	at := p.moved.Load()
-	return at > 0 && time.Since(p.since)-time.Duration(at) < busyFor
+	if at == 0 {
+		return 0
+	}
+	return max(0, time.Duration(at)+busyFor-time.Since(p.since))
 }

@@ -192,15 +192,24 @@ type Intake struct {
 // Begin checks the proof of a run, as [NewVerifier] does, files its nodes away and
 // returns the intake for the run's groups.
 func (s *Stage) Begin(run Run, proof []byte) (*Intake, error) {
-	if err := s.usable(); err != nil {
-		return nil, err
-	}
 	v, err := NewVerifier(s.root, s.size, run, proof)
 	if err != nil {
 		return nil, err
 	}
+	return s.BeginProven(v)
+}
+
+// BeginProven is [Stage.Begin] for a caller who has checked the proof already. A
+// verifier of other content is [ErrProof].
+func (s *Stage) BeginProven(v *Verifier) (*Intake, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if v.root != s.root || v.size != s.size {
+		return nil, fmt.Errorf("%w: of other content", ErrProof)
+	}
 	base := s.treeOffset()
-	err = v.nodes(func(index uint64, nodes []byte) error {
+	err := v.nodes(func(index uint64, nodes []byte) error {
 		_, err := s.f.WriteAt(nodes, base+int64(index*NodeSize))
 		return err
 	})
@@ -217,14 +226,30 @@ func (in *Intake) Run() Run { return in.v.run }
 // how many groups were not there before. A wrong group is a [GroupError]; nothing
 // of data is taken then. What Put took is durable after the next [Stage.Sync].
 func (in *Intake) Put(first uint64, data []byte) (uint64, error) {
-	s := in.s
-	if err := s.usable(); err != nil {
+	if err := in.s.usable(); err != nil {
 		return 0, err
 	}
 	if err := in.v.Check(first, data); err != nil {
 		return 0, err
 	}
-	run := Run{First: first, Count: Groups(uint64(len(data)))}
+	return in.PutProven(first, data)
+}
+
+// PutProven is [Intake.Put] for a caller who has held the very bytes against the
+// intake's [Verifier] already. Whoever has not must not call it: the bytes are
+// written, and counted as verified, as they are.
+func (in *Intake) PutProven(first uint64, data []byte) (uint64, error) {
+	s := in.s
+	if err := s.usable(); err != nil {
+		return 0, err
+	}
+	run, err := RunAt(s.size, first, len(data))
+	if err != nil {
+		return 0, err
+	}
+	if run.First < in.v.run.First || run.End() > in.v.run.End() {
+		return 0, fmt.Errorf("%w: %v is not in the proven %v", ErrRange, run, in.v.run)
+	}
 	// Bytes that are there stay untouched: they may be durable and hashed already.
 	s.mu.Lock()
 	there := s.have.Has(run)

@@ -29,6 +29,7 @@ func proofNodes(lo, n uint64, run Run) uint64 {
 // groups may be checked in any order, as they arrive. It is immutable and safe for
 // concurrent use; make one with [NewVerifier].
 type Verifier struct {
+	root  [32]byte
 	size  uint64
 	run   Run
 	alone bool
@@ -54,7 +55,7 @@ func NewVerifier(root [32]byte, size uint64, run Run, proof []byte) (*Verifier, 
 		return nil, fmt.Errorf("%w: wrong length", ErrProof)
 	}
 	n := Groups(size)
-	v := &Verifier{size: size, run: run, alone: n == 1, cvs: make([]cv, 0, run.Count), proof: proof}
+	v := &Verifier{root: root, size: size, run: run, alone: n == 1, cvs: make([]cv, 0, run.Count), proof: proof}
 	if _, ok := v.descend(cvFrom(root[:]), 0, n, proof, true); !ok {
 		return nil, ErrProof
 	}

@@ -55,7 +55,7 @@ type sink interface {
 	// bytes of them.
 	prefix() uint64
 	readAt(p []byte, off int64) (int, error)
-	begin(run blob.Run, proof []byte) (intake, error)
+	begin(proven *blob.Verifier) (intake, error)
 	// sync makes what came durable, hash takes the hash of the whole forward; the
 	// two may run at once. finish checks the whole and returns [ErrBadContent], or
 	// blob.ErrDamaged after which have tells what is missing; close makes durable
@@ -69,17 +69,18 @@ type sink interface {
 	remove() error
 }
 
-// intake takes the groups of one run, as blob.Intake does.
+// intake takes the groups of one run that were held against its verifier, as
+// blob.Intake does.
 type intake interface {
-	Put(first uint64, data []byte) (uint64, error)
+	PutProven(first uint64, data []byte) (uint64, error)
 }
 
 // disk is a sink on disk.
 type disk struct{ s *blob.Stage }
 
 func (d disk) have() *blob.Bitmap { return d.s.Have() }
-func (d disk) begin(run blob.Run, proof []byte) (intake, error) {
-	in, err := d.s.Begin(run, proof)
+func (d disk) begin(proven *blob.Verifier) (intake, error) {
+	in, err := d.s.BeginProven(proven)
 	return in, err
 }
 func (d disk) prefix() uint64 { return d.s.Prefix() }
@@ -199,25 +200,13 @@ func (s *memSink) readAt(p []byte, off int64) (int, error) {
 	return copy(p, s.data[off:]), nil
 }
 
-func (s *memSink) begin(run blob.Run, proof []byte) (intake, error) {
-	v, err := blob.NewVerifier(s.root, s.size, run, proof)
-	if err != nil {
-		return nil, err
-	}
-	return memIntake{s, v}, nil
-}
+func (s *memSink) begin(*blob.Verifier) (intake, error) { return memIntake{s}, nil }
 
-type memIntake struct {
-	s *memSink
-	v *blob.Verifier
-}
+type memIntake struct{ s *memSink }
 
-// Put implements intake. Groups that are there already are not written again; two
-// sources that bring the same new group at once write the same verified bytes.
-func (in memIntake) Put(first uint64, data []byte) (uint64, error) {
-	if err := in.v.Check(first, data); err != nil {
-		return 0, err
-	}
+// PutProven implements intake. Groups that are there already are not written again;
+// two sources that bring the same new group at once write the same verified bytes.
+func (in memIntake) PutProven(first uint64, data []byte) (uint64, error) {
 	run := blob.Run{First: first, Count: blob.Groups(uint64(len(data)))}
 	in.s.mu.Lock()
 	defer in.s.mu.Unlock()

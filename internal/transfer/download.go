@@ -300,8 +300,9 @@ func (d *download) handle(ev event) error {
 		d.failed(src, h, ev, now)
 	default:
 		if ev.got.Count > 0 {
-			h.fails = 0
-			h.err = nil
+			if d.ready[src] { // else it keeps why it was given up
+				h.fails, h.err = 0, nil
+			}
 			d.unsynced += ev.got.Len(d.want.Size)
 			d.unhashed += ev.got.Len(d.want.Size)
 		}

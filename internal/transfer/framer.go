@@ -40,38 +40,43 @@ func (f *framer) await() error {
 	return err
 }
 
-// next reads a frame. alloc gives the storage for a body of n bytes; it is called
-// after the length was checked. The whole frame must arrive within messageTime, the
-// time spent in pay apart.
-func (f *framer) next(alloc func(typ uint8, n int) []byte) (typ uint8, body []byte, err error) {
+// head reads the head of a frame and returns the length of its body, which the caller
+// reads with body. The whole frame must arrive within messageTime from now, the time
+// spent in pay apart.
+func (f *framer) head() (typ uint8, n int, err error) {
 	if err := f.st.SetReadDeadline(time.Now().Add(messageTime)); err != nil {
-		return 0, nil, err
+		return 0, 0, err
 	}
 	var head [frameHead]byte
 	if _, err := io.ReadFull(f.r, head[:]); err != nil {
+		return 0, 0, err
+	}
+	size := binary.BigEndian.Uint32(head[:4])
+	if size < 1 || uint64(size)-1 > uint64(f.limit) {
+		return 0, 0, fmt.Errorf("%w: frame of %d bytes", wire.ErrMalformed, size)
+	}
+	return head[4], int(size) - 1, nil
+}
+
+// next reads a frame. alloc gives the storage for a body of n bytes; it is called
+// after the length was checked.
+func (f *framer) next(alloc func(typ uint8, n int) []byte) (typ uint8, body []byte, err error) {
+	typ, n, err := f.head()
+	if err != nil {
 		return 0, nil, err
 	}
-	n := binary.BigEndian.Uint32(head[:4])
-	if n < 1 || uint64(n)-1 > uint64(f.limit) {
-		return 0, nil, fmt.Errorf("%w: frame of %d bytes", wire.ErrMalformed, n)
-	}
-	body = alloc(head[4], int(n)-1)[:n-1]
-	if err := f.body(body); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return 0, nil, err
-	}
-	return head[4], body, nil
+	body = alloc(typ, n)[:n]
+	return typ, body, f.body(body)
 }
 
 // payPart is how much is paid for at once.
 const payPart = 16 << 10
 
+// body reads the body of a frame, or the next part of it, and takes nothing off the
+// stream behind that.
 func (f *framer) body(b []byte) error {
 	if f.limited == nil || !f.limited() {
-		_, err := io.ReadFull(f.r, b)
-		return err
+		return f.exactly(b)
 	}
 	for len(b) > 0 {
 		k := min(len(b), payPart)
@@ -79,12 +84,24 @@ func (f *framer) body(b []byte) error {
 			return err
 		}
 		_ = f.st.SetReadDeadline(time.Now().Add(messageTime))
-		if _, err := io.ReadFull(f.r, b[:k]); err != nil {
+		if err := f.exactly(b[:k]); err != nil {
 			return err
 		}
 		b = b[k:]
 	}
 	return nil
+}
+
+// exactly fills b, with what has been read off the stream already first.
+func (f *framer) exactly(b []byte) error {
+	n, err := io.ReadFull(f.r, b[:min(len(b), f.r.Buffered())])
+	if err == nil {
+		_, err = io.ReadFull(f.st, b[n:])
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // writePart bounds what must be taken by the peer within messageTime.

@@ -66,8 +66,8 @@ func TestResumeAtRandomOffsets(t *testing.T) {
 		t.Logf("%d bytes, %d offsets, %d breaks, %d calls ended by them, %d bytes wasted", size, planned, breaks, resumed, wasted)
 		// Some of the offsets fall between two reports of progress.
 		require.GreaterOrEqual(t, breaks, planned/2)
-		// Each break wastes at most the frame under way from each of the sources.
-		require.LessOrEqual(t, wasted, int64(breaks*3*(maxPiece+blob.GroupSize)))
+		// Each break wastes at most the group under way from each of the sources.
+		require.LessOrEqual(t, wasted, int64(breaks*3*blob.GroupSize))
 		require.LessOrEqual(t, y.total(), size*105/100)
 		require.Zero(t, g.b.liars.Load())
 	})

@@ -212,14 +212,3 @@ func decodeSmalls(b []byte) ([]answer, error) {
 func appendHead(dst []byte, typ uint8, n int) []byte {
 	return append(wire.AppendU32(dst, uint32(n+1)), typ)
 }
-
-// decodePart reads a frame that is a number and bytes behind it: a proof, which may
-// be empty, or data, which may not.
-func decodePart(typ uint8, b []byte) (uint32, []byte, error) {
-	r := wire.NewReader(b)
-	seq, rest := r.U32(), r.Rest()
-	if r.Err() == nil && typ == frameData && len(rest) == 0 {
-		r.Fail("empty data")
-	}
-	return seq, rest, r.End()
-}

@@ -9,12 +9,11 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/internal/blob"
-	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
 )
 
 // source is a stream on which a peer sends runs of one content. One goroutine
-// reads, one checks and stores, one writes requests; they report to the download.
+// reads and checks, one stores, one writes requests; they report to the download.
 type source struct {
 	d      *download
 	peer   transport.PeerID
@@ -37,24 +36,29 @@ type source struct {
 	runs map[uint32]*coming
 }
 
-// coming is a run that was asked for.
+// coming is a run that was asked for. Whoever reads has v, next and patience, whoever
+// stores has in.
 type coming struct {
 	run  blob.Run
-	in   intake
-	next uint64 // the group that comes next
+	v    *blob.Verifier // when the proof has come
+	next uint64         // the group that comes next
 	// patience counts the signs of life that may still come without data.
 	patience int
+	in       intake
 }
 
 // maxPatience is how many signs of life without data keep a source from counting as
 // stalled: at one every three seconds, two minutes.
 const maxPatience = 40
 
-// part is a frame on its way from the reader to the checker.
+// part is what came in one frame, on its way from who reads to who stores.
 type part struct {
-	typ   uint8
-	body  []byte
-	store *[]byte // to be given back
+	r     *coming
+	v     *blob.Verifier // of a proof
+	first uint64         // the first group of data
+	data  []byte         // groups that were held against the proof
+	end   error          // why the run ended early
+	store *[]byte        // of data, to be given back
 }
 
 // event tells the download what came.
@@ -71,7 +75,7 @@ type event struct {
 	fatal         error // the sink's, not the peer's
 }
 
-var partStore = sync.Pool{New: func() any { b := make([]byte, maxAnswer); return &b }}
+var partStore = sync.Pool{New: func() any { b := make([]byte, maxPiece); return &b }}
 
 // errHalted says that reading ended between two frames because it was asked to.
 var errHalted = errors.New("transfer: halted")
@@ -103,9 +107,9 @@ func (s *source) work() {
 	defer close(s.ended)
 	abort := context.AfterFunc(s.ctx, func() { _ = s.st.Reset() })
 	var wg sync.WaitGroup
-	var checkErr, writeErr error
+	var storeErr, writeErr error
 	wg.Go(func() {
-		if checkErr = s.check(); checkErr != nil {
+		if storeErr = s.storeAll(); storeErr != nil {
 			s.cancel()
 		}
 	})
@@ -116,23 +120,26 @@ func (s *source) work() {
 		}
 	})
 	err := s.read()
+	if err != errHalted {
+		_ = s.st.Reset() // so that the peer ends too, while the last is stored
+	}
 	close(s.parts)
 	stopWriter()
 	wg.Wait()
 	s.mu.Lock()
 	idle := len(s.runs) == 0
 	s.mu.Unlock()
-	s.clean = err == errHalted && checkErr == nil && writeErr == nil && idle && abort()
+	s.clean = err == errHalted && storeErr == nil && writeErr == nil && idle && abort()
 	switch {
-	case checkErr != nil:
-		s.err = checkErr
+	case errors.Is(err, ErrWrong), errors.Is(err, ErrProtocol):
+		s.err = err
+	case storeErr != nil:
+		s.err = storeErr
 	case s.stop.Load():
 	case writeErr != nil:
 		s.err = fmt.Errorf("%w: %w", errBroken, writeErr)
 	case isTimeout(err):
 		s.err = fmt.Errorf("%w: %w", errBroken, ErrStalled)
-	case errors.Is(err, wire.ErrMalformed):
-		s.err = fmt.Errorf("%w: %w", ErrProtocol, err)
 	default:
 		s.err = fmt.Errorf("%w: %w", errBroken, err)
 	}
@@ -197,164 +204,4 @@ func (s *source) write(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// read hands frames to the checker.
-func (s *source) read() error {
-	for {
-		_ = s.st.SetReadDeadline(time.Time{}) // stalls are the scheduler's matter
-		if s.stop.Load() {
-			_ = s.st.SetReadDeadline(time.Unix(1, 0))
-		}
-		if err := s.f.await(); err != nil {
-			if s.stop.Load() && isTimeout(err) {
-				return errHalted
-			}
-			return err
-		}
-		var p part
-		typ, body, err := s.f.next(func(_ uint8, n int) []byte {
-			if n <= 64 {
-				return make([]byte, n)
-			}
-			p.store = partStore.Get().(*[]byte)
-			return *p.store
-		})
-		p.typ, p.body = typ, body
-		if err != nil {
-			p.free()
-			return err
-		}
-		select {
-		case s.parts <- p:
-		case <-s.ctx.Done():
-			p.free()
-			return s.ctx.Err()
-		}
-		if typ == frameData {
-			s.d.c.received(s.d.want.Library, s.peer, len(body))
-		}
-	}
-}
-
-func (p part) free() {
-	if p.store != nil {
-		partStore.Put(p.store)
-	}
-}
-
-// check verifies and stores what comes. Its errors are the peer's fault, unless a
-// fatal event says otherwise.
-func (s *source) check() error {
-	defer func() {
-		for p := range s.parts {
-			p.free()
-		}
-	}()
-	for p := range s.parts {
-		err := s.take(p)
-		p.free()
-		if err != nil {
-			s.cancel()
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *source) take(p part) error {
-	switch p.typ {
-	case frameProof, frameData:
-		seq, b, err := decodePart(p.typ, p.body)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrProtocol, err)
-		}
-		return s.takePart(p.typ, seq, b)
-	case frameEnd:
-		seq, st, err := decodeEnd(p.body)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrProtocol, err)
-		}
-		if r := s.coming(seq, true); r != nil {
-			s.d.tell(s.ctx, event{src: s, run: r.run, failed: true, cause: st.err()})
-		}
-		return nil // the run may have been over already when it was cancelled
-	case frameWorking:
-		seq, err := decodeSeq(p.body)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrProtocol, err)
-		}
-		if r := s.coming(seq, false); r != nil && r.patience > 0 {
-			r.patience--
-			s.d.tell(s.ctx, event{src: s})
-		}
-		return nil
-	}
-	return fmt.Errorf("%w: frame of type %d", ErrProtocol, p.typ)
-}
-
-// coming finds a run that was asked for; last takes it out.
-func (s *source) coming(seq uint32, last bool) *coming {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.runs[seq]
-	if last {
-		delete(s.runs, seq)
-	}
-	return r
-}
-
-func (s *source) takePart(typ uint8, seq uint32, b []byte) error {
-	r := s.coming(seq, false)
-	if r == nil {
-		return fmt.Errorf("%w: answer to nothing", ErrProtocol)
-	}
-	if typ == frameProof {
-		if r.in != nil {
-			return fmt.Errorf("%w: second proof", ErrProtocol)
-		}
-		// The stage keeps the proof until the run is over; b is used again.
-		in, err := s.d.sink.begin(r.run, append([]byte(nil), b...))
-		if err != nil {
-			return s.wrong(err)
-		}
-		r.in = in
-		return nil
-	}
-	if r.in == nil {
-		return fmt.Errorf("%w: data before its proof", ErrProtocol)
-	}
-	_, err := r.in.Put(r.next, b)
-	var bad *blob.GroupError
-	if errors.As(err, &bad) && bad.Group > r.next {
-		// What came before the lie is as good as ever, and need not come again.
-		b = b[:(bad.Group-r.next)*blob.GroupSize]
-		if _, perr := r.in.Put(r.next, b); perr != nil {
-			return s.wrong(perr)
-		}
-	} else if err != nil {
-		return s.wrong(err)
-	}
-	got := blob.Run{First: r.next, Count: blob.Groups(uint64(len(b)))}
-	s.gave.Store(true)
-	r.patience = maxPatience
-	if r.next = got.End(); r.next == r.run.End() {
-		s.coming(seq, true)
-	}
-	s.d.tell(s.ctx, event{src: s, run: r.run, got: got})
-	if err != nil {
-		return s.wrong(err)
-	}
-	return nil
-}
-
-// wrong tells the errors that are the peer's fault from those of the sink.
-func (s *source) wrong(err error) error {
-	for _, lie := range [...]error{blob.ErrGroup, blob.ErrProof, blob.ErrSize, blob.ErrRange} {
-		if errors.Is(err, lie) {
-			return fmt.Errorf("%w: %w", ErrWrong, err)
-		}
-	}
-	s.d.tell(s.ctx, event{src: s, fatal: err})
-	return err
 }

@@ -20,7 +20,10 @@ import (
 const OutboardChunk = 256 << 10
 
 // A tree is kept under the digest of its content, or, when it was written before that
-// was known, under an id of its own to which a row of the digest leads.
+// was known, under an id of its own to which a row of the digest leads. What is kept
+// under an id of its own is never written to again: a further reading of the same
+// handle, which may give other bytes, has another id, and becomes the tree of a content
+// by one change of its row.
 
 func outboardKey(id [32]byte, n int) ds.Key {
 	return kv.Key("n", "o", kv.Bin(id[:]), strconv.Itoa(n))
@@ -53,6 +56,14 @@ func (v *Inventory) PutOutboard(ctx context.Context, d can.Digest, tree io.Reade
 		}
 		switch {
 		case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
+			// What was to be dropped from here, and was not, is overwritten now.
+			if ok, err := v.s.Has(ctx, outboardOpen(d)); err != nil {
+				return err
+			} else if ok {
+				if err := v.s.Delete(ctx, outboardOpen(d)); err != nil {
+					return err
+				}
+			}
 			return v.dropOther(ctx, d)
 		case err != nil:
 			return err
@@ -66,10 +77,16 @@ func (v *Inventory) dropOther(ctx context.Context, d can.Digest) error {
 	if err != nil || !own {
 		return err
 	}
-	if err := v.s.Delete(ctx, outboardRef(d)); err != nil {
+	err = kv.Update(ctx, v.s, func(txn ds.Txn) error {
+		if err := txn.Delete(ctx, outboardRef(d)); err != nil {
+			return err
+		}
+		return txn.Put(ctx, outboardOpen(id), nil)
+	})
+	if err != nil {
 		return err
 	}
-	return v.dropChunks(ctx, id)
+	return v.dropOpen(ctx, id)
 }
 
 // OutboardChunkAt returns the n-th [OutboardChunk] bytes of the stored tree of a
@@ -114,12 +131,14 @@ func (v *Inventory) dropChunks(ctx context.Context, id [32]byte) error {
 // and holds little more than one [OutboardChunk] of it. It is not safe for concurrent
 // use. Reset it before the first content and before each further one.
 type OutboardWriter struct {
-	v   *Inventory
-	ctx context.Context
-	id  [32]byte
-	buf []byte
-	n   int // chunks stored
-	try func(fn func() error) error
+	v    *Inventory
+	ctx  context.Context
+	name string
+	id   [32]byte
+	open bool // there is an id
+	buf  []byte
+	n    int // chunks stored
+	try  func(fn func() error) error
 }
 
 // NewOutboardWriter returns a writer whose calls to the store go through try, which may
@@ -131,11 +150,12 @@ func (v *Inventory) NewOutboardWriter(ctx context.Context, try func(fn func() er
 	return &OutboardWriter{v: v, ctx: ctx, try: try}
 }
 
-// Reset begins the tree of another content. The name tells contents apart that are
-// hashed at the same time, such as the handle that this one is read under; what a
-// crash left of an earlier try under the same name is overwritten.
+// Reset begins the tree of another content; what was written of the one before must
+// have been committed or aborted, or stays until [Inventory.SweepOutboards]. The name is
+// what this one is read under, such as a handle. Two trees of one name do not touch each
+// other, be they written at the same time or one after the other.
 func (w *OutboardWriter) Reset(name string) {
-	w.id = sha256.Sum256([]byte("cansync/outboard/" + name))
+	w.name, w.open = name, false
 	w.buf, w.n = w.buf[:0], 0
 }
 
@@ -145,7 +165,7 @@ func (w *OutboardWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	for len(w.buf) >= OutboardChunk {
-		if err := w.put(w.id, OutboardChunk); err != nil {
+		if err := w.put(OutboardChunk); err != nil {
 			return 0, err
 		}
 	}
@@ -153,16 +173,17 @@ func (w *OutboardWriter) Write(p []byte) (int, error) {
 }
 
 // put stores up to size bytes as the next chunk.
-func (w *OutboardWriter) put(id [32]byte, size int) error {
+func (w *OutboardWriter) put(size int) error {
 	size = min(size, len(w.buf))
 	chunk := bytes.Clone(w.buf[:size])
-	err := w.try(func() error {
-		if w.n == 0 {
-			if err := w.v.markOpen(w.ctx, id); err != nil {
+	err := w.try(func() (err error) {
+		if !w.open {
+			if w.id, err = w.v.newID(w.ctx, w.name); err != nil {
 				return err
 			}
+			w.open = true
 		}
-		return w.v.s.Put(w.ctx, outboardKey(id, w.n), chunk)
+		return w.v.s.Put(w.ctx, outboardKey(w.id, w.n), chunk)
 	})
 	if err != nil {
 		return err
@@ -184,49 +205,82 @@ func (w *OutboardWriter) Commit(d can.Digest) error {
 		return err
 	}
 	if len(w.buf) > 0 {
-		if err := w.put(w.id, OutboardChunk); err != nil {
+		if err := w.put(OutboardChunk); err != nil {
 			return err
 		}
 	}
-	return w.try(func() error {
-		old, own, err := w.v.outboardID(w.ctx, d)
-		if err != nil || own && old == w.id {
-			return err
-		}
-		err = kv.Update(w.ctx, w.v.s, func(txn ds.Txn) error {
-			if err := txn.Put(w.ctx, outboardRef(d), w.id[:]); err != nil {
+	var old [32]byte
+	done := false
+	return w.try(func() (err error) {
+		if !done {
+			if old, err = w.v.replace(w.ctx, d, w.id); err != nil {
 				return err
 			}
-			return txn.Delete(w.ctx, outboardOpen(w.id))
-		})
+			done = true
+		}
+		if old == w.id {
+			return nil // an attempt that failed had done it; the rest is swept
+		}
+		return w.v.dropOpen(w.ctx, old)
+	})
+}
+
+// replace makes what is kept under an open id the tree of a content. What was its tree
+// is kept under an open id now, which is returned.
+func (v *Inventory) replace(ctx context.Context, d can.Digest, id [32]byte) (old [32]byte, err error) {
+	err = kv.Update(ctx, v.s, func(txn ds.Txn) error {
+		ref, err := kv.Get(ctx, txn, outboardRef(d))
 		if err != nil {
 			return err
 		}
-		return w.v.dropChunks(w.ctx, old)
+		if old = d; len(ref) == len(old) {
+			old = [32]byte(ref)
+		}
+		if err := txn.Put(ctx, outboardRef(d), id[:]); err != nil {
+			return err
+		}
+		if err := txn.Delete(ctx, outboardOpen(id)); err != nil || old == id {
+			return err
+		}
+		return txn.Put(ctx, outboardOpen(old), nil)
 	})
+	return old, err
 }
 
 // Abort forgets what was written since the last Reset, unless it is the tree of a
 // content by now.
 func (w *OutboardWriter) Abort() error {
-	w.buf = w.buf[:0]
-	if w.n == 0 {
+	w.buf, w.n = w.buf[:0], 0
+	if !w.open {
 		return nil
 	}
-	w.n = 0
+	w.open = false
 	if ok, err := w.v.s.Has(w.ctx, outboardOpen(w.id)); err != nil || !ok {
 		return err
 	}
 	return w.v.dropOpen(w.ctx, w.id)
 }
 
-// markOpen notes that what is written under an id is no content's tree yet. An id
-// under which there is something is one, or is noted.
-func (v *Inventory) markOpen(ctx context.Context, id [32]byte) error {
-	if ok, err := v.s.Has(ctx, outboardKey(id, 0)); err != nil || ok {
-		return err
+// newID returns an id under which nothing is kept, and notes that what will be is no
+// content's tree yet.
+func (v *Inventory) newID(ctx context.Context, name string) (id [32]byte, err error) {
+	for n := 0; ; n++ {
+		id = sha256.Sum256([]byte("cansync/outboard/" + strconv.Itoa(n) + "/" + name))
+		free := false
+		err := kv.Update(ctx, v.s, func(txn ds.Txn) error {
+			free = false
+			for _, key := range [...]ds.Key{outboardOpen(id), outboardKey(id, 0)} {
+				if ok, err := txn.Has(ctx, key); err != nil || ok {
+					return err
+				}
+			}
+			free = true
+			return txn.Put(ctx, outboardOpen(id), nil)
+		})
+		if err != nil || free {
+			return id, err
+		}
 	}
-	return v.s.Put(ctx, outboardOpen(id), nil)
 }
 
 func (v *Inventory) dropOpen(ctx context.Context, id [32]byte) error {

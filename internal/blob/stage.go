@@ -60,6 +60,9 @@ type Stage struct {
 	mu     sync.Mutex
 	have   *Bitmap
 	prefix uint64 // groups that are there from the start on, at least
+	used   uint64 // bytes from the start on that were read by ReadAt, in order
+	summed uint64 // bytes from the start on that sha has taken in
+	shed   uint64 // bytes from the start on that the system was let to forget
 	dirty  bool   // have differs from the durable bitmap
 	broken error  // the data could not be made durable
 	closed bool

@@ -68,6 +68,7 @@ func (s *Stage) flush() (*Bitmap, error) {
 		s.mu.Unlock()
 		return nil, s.ioError("save bitmap", err)
 	}
+	s.shedRead(bits.Prefix())
 	return bits, nil
 }
 
@@ -87,6 +88,9 @@ func (s *Stage) advance(end uint64) error {
 		}
 		s.sha.Write(p)
 		s.hashed = run.End()
+		s.mu.Lock()
+		s.summed = uint64(run.Offset()) + uint64(len(p))
+		s.mu.Unlock()
 	}
 	return nil
 }

@@ -30,6 +30,9 @@ type stageFile interface {
 	size() (int64, error)
 	// sync makes the contents durable.
 	sync() error
+	// forget says that a range which is durable will hardly be read again. Nothing
+	// depends on it.
+	forget(off, n int64)
 }
 
 type rootFS struct{ dir *os.Root }
@@ -69,6 +72,8 @@ type rootFile struct{ *os.File }
 func (f rootFile) reserve(size int64) error { return reserve(f.File, size) }
 
 func (f rootFile) sync() error { return f.Sync() }
+
+func (f rootFile) forget(off, n int64) { _ = forget(f.File, off, n) }
 
 func (f rootFile) size() (int64, error) {
 	info, err := f.Stat()

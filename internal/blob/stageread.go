@@ -28,10 +28,32 @@ func (s *Stage) ReadAt(p []byte, off int64) (int, error) {
 	}
 	n, err := s.f.ReadAt(p, off)
 	if n == len(p) || err == nil {
+		s.mu.Lock()
+		if at := uint64(off); at <= s.used {
+			s.used = max(s.used, at+uint64(n))
+		}
+		s.mu.Unlock()
 		return n, nil
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, s.ioError("read content", err)
+}
+
+// shedUnit is the multiple of bytes in which the system is let to forget.
+const shedUnit = 1 << 20
+
+// shedRead lets the system forget what is durable, hashed, and read by somebody who
+// passes it on while it comes: it is on its way to another file, and the memory that
+// holds it a second time is better used for that one.
+func (s *Stage) shedRead(durable uint64) {
+	s.mu.Lock()
+	from := s.shed
+	end := min(s.used, s.summed, durable*GroupSize) / shedUnit * shedUnit
+	s.shed = max(from, end)
+	s.mu.Unlock()
+	if end > from {
+		s.f.forget(int64(from), int64(end-from))
+	}
 }

@@ -15,9 +15,11 @@ const (
 	aheadSeen = 1 << 20
 	// An ingest occupies the service for as long as it lasts. It is begun ahead when
 	// the rest of the content will have come by the time at which a service that
-	// takes serviceRate bytes per second would need it, or within aheadTime.
+	// takes serviceRate bytes per second would need it, or within aheadTime: small
+	// contents that wait meanwhile leave room for one large one, so that is how long
+	// they do without one of the service's places.
 	serviceRate = 256 << 20
-	aheadTime   = 2 * time.Second
+	aheadTime   = 10 * time.Second
 )
 
 // ahead ingests a content while it comes. What it sends is verified group by group,

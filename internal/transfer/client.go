@@ -44,7 +44,9 @@ type ClientConfig struct {
 	// PeerSmalls bounds the small contents asked of one peer at once: 512.
 	PeerSmalls int
 	// SyncBytes is how much of a staged content a crash may lose at most, besides
-	// what arrives while it is made durable: 8 MiB.
+	// what arrives while it is made durable: 8 MiB. Of a content that comes fast it is
+	// what comes in a quarter of a second, if that is more, and eight times SyncBytes
+	// at most.
 	SyncBytes int64
 	// Idle is how long a stream without requests is kept open: 1 minute.
 	Idle time.Duration

@@ -28,7 +28,8 @@ type download struct {
 
 	syncing, hashing bool // in the background
 	tended           chan tended
-	unsynced         int64 // bytes that came since a sync began
+	synced           time.Time // when the last sync began
+	unsynced         int64     // bytes that came since then
 	unhashed         int64
 }
 
@@ -41,6 +42,14 @@ type tended struct {
 // hashBytes is how much comes before the hash of the whole is taken forward: little,
 // so that it is still in the processor's cache when it is read back.
 const hashBytes = 1 << 20
+
+// Where contents come fast a sync is not begun more often than every syncEvery,
+// unless syncShare times as much came as is to be synced: each costs several flushes
+// of the disk.
+const (
+	syncEvery = 250 * time.Millisecond
+	syncShare = 8
+)
 
 // history is how it went with a peer so far.
 type history struct {
@@ -362,8 +371,13 @@ func (d *download) sync() {
 	if d.sched.Complete() {
 		return
 	}
-	if !d.syncing && d.unsynced >= d.c.cfg.SyncBytes {
-		d.syncing, d.unsynced = true, 0
+	due := d.c.cfg.SyncBytes
+	now := d.c.cfg.Now()
+	if now.Sub(d.synced) < syncEvery {
+		due *= syncShare
+	}
+	if !d.syncing && d.unsynced >= due {
+		d.syncing, d.synced, d.unsynced = true, now, 0
 		d.wg.Go(func() { d.tended <- tended{true, d.sink.sync()} })
 	}
 	if !d.hashing && d.unhashed >= hashBytes {

@@ -165,6 +165,10 @@ func TestOnlyTheLiarIsLeftAlone(t *testing.T) {
 			b.start()
 			eventually(t, "b is back", func() bool { return len(peersOf(b, id)) == 1 })
 			events := to.watch(t)
+			// What a alone would send takes 20 s: c knows b long before.
+			net.SetLink(a.node.PeerID(), to.node.PeerID(), memory.Link{
+				Latency: time.Millisecond, Bandwidth: int64(c.count) * c.size / 20,
+			})
 			to.join(a.lib(id))
 			eventually(t, "c has all", func() bool { return to.svc.Len() == len(all) })
 			for _, d := range all {

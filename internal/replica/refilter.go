@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/cansync/cansync/can"
@@ -12,9 +13,9 @@ import (
 
 // move is an asset that a new filter or view brings elsewhere.
 type move struct {
-	asset       can.Digest
-	queue       bool // it enters or leaves the library as the node sees it
-	owe, cancel []record.Record
+	asset can.Digest
+	queue bool // it enters or leaves the library as the node sees it
+	owe   []record.Record
 }
 
 // refilter puts a new filter and a new own view in force: it counts again, queues
@@ -26,7 +27,7 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 	if !own.IsZero() {
 		is.own = filter.View{own}
 	}
-	counts, widens, err := r.moveAll(ctx, was, is, false)
+	counts, widens, err := r.moveAll(ctx, was, is)
 	if err != nil {
 		return err
 	}
@@ -47,6 +48,11 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 		if err := t.txn.Put(ctx, r.key("v"), view); err != nil {
 			return err
 		}
+		if widens {
+			if err := t.txn.Put(ctx, r.key("w"), []byte{1}); err != nil {
+				return err
+			}
+		}
 		return t.txn.Put(ctx, r.key("c"), t.counts.encode(t.clock))
 	})
 	if err != nil {
@@ -55,15 +61,66 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 	r.mu.Lock()
 	r.filter, r.own = next, own
 	r.mu.Unlock()
-	if !widens {
-		return nil
-	}
 	// Only now: under the old view, had it stayed, these were still owed. To owe too
-	// many is harmless, so a failure here does not undo what is in force.
-	if _, _, err := r.moveAll(ctx, was, is, true); err != nil {
+	// many for a while is harmless, so a failure here does not undo what is in force.
+	if err := r.settle(ctx); err != nil {
 		r.log.Warn("records still owed that the view now holds", "error", err)
+		r.again()
 	}
 	return nil
+}
+
+// settle ends what is owed of assets that lie in the own view, as a view that was widened
+// has it. The row w says that it has yet to be done. It is called with the writer held.
+func (r *Replica) settle(ctx context.Context) error {
+	due, err := r.opts.Store.Has(ctx, r.key("w"))
+	if err != nil || !due {
+		return err
+	}
+	is := r.look()
+	var paid []record.ID
+	flush := func(last bool) error {
+		err := r.updateLocked(ctx, func(t *tx) error {
+			for _, id := range paid {
+				if err := t.txn.Delete(ctx, r.key("o", kv.Bin(id[:]))); err != nil {
+					return err
+				}
+			}
+			if last {
+				return t.txn.Delete(ctx, r.key("w"))
+			}
+			return nil
+		})
+		paid = paid[:0]
+		return err
+	}
+	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("o"), false) {
+		if err != nil {
+			return err
+		}
+		id, err := kv.Last32(e.Key)
+		if err != nil {
+			return err
+		}
+		if len(is.own) > 0 {
+			if len(e.Value) != len(can.Digest{}) {
+				return fmt.Errorf("replica: row of what is owed has %d bytes", len(e.Value))
+			}
+			rows, err := r.rows(ctx, r.opts.Store, can.Digest(e.Value))
+			if err != nil {
+				return err
+			}
+			if !is.entry(can.Digest(e.Value), rows).In(is.own) {
+				continue
+			}
+		}
+		if paid = append(paid, id); len(paid) >= txnRecords {
+			if err := flush(false); err != nil {
+				return err
+			}
+		}
+	}
+	return flush(true)
 }
 
 // refilterAgain is how long a filter that could not be put in force waits, as for space.
@@ -116,6 +173,9 @@ func (r *Replica) tryAgain() (over bool) {
 	ctx, done := r.whole(context.Background())
 	defer done()
 	changed, err := r.catchUp(ctx)
+	if err == nil {
+		err = r.settle(ctx)
+	}
 	if err != nil {
 		r.log.Warn("filter not yet in force", "error", err)
 		return false
@@ -129,11 +189,10 @@ func (r *Replica) tryAgain() (over bool) {
 	return true
 }
 
-// moveAll goes through all assets and writes down what moves: before the new lens is
-// in force what is queued and owed, and once it is, what is owed no more. It returns
-// the counts under the new lens, of which Queued is not set, and whether assets
-// enter the view.
-func (r *Replica) moveAll(ctx context.Context, was, is lens, inForce bool) (counts Counts, widens bool, err error) {
+// moveAll goes through all assets before the new lens is in force, and writes down
+// what moves. It returns the counts under the new lens, of which Queued is not set,
+// and whether assets enter the view.
+func (r *Replica) moveAll(ctx context.Context, was, is lens) (counts Counts, widens bool, err error) {
 	var moves []move
 	size := 0
 	flush := func() error {
@@ -157,21 +216,18 @@ func (r *Replica) moveAll(ctx context.Context, was, is lens, inForce bool) (coun
 		before, after := was.entry(asset, rows), is.entry(asset, rows)
 		counts.Records += int64(len(whole))
 		counts.replace(Entry{}, after)
-		m := move{asset: asset, queue: !inForce && before.Member != after.Member}
+		m := move{asset: asset, queue: before.Member != after.Member}
 		switch in, stays := before.In(was.own), after.In(is.own); {
-		case in && !stays && !inForce:
+		case in && !stays:
 			m.owe = whole
 		case !in && stays:
 			widens = true
-			if inForce {
-				m.cancel = whole
-			}
 		}
-		if !m.queue && len(m.owe)+len(m.cancel) == 0 {
+		if !m.queue && len(m.owe) == 0 {
 			continue
 		}
 		moves = append(moves, m)
-		if size += 1 + len(m.owe) + len(m.cancel); size >= txnRecords {
+		if size += 1 + len(m.owe); size >= txnRecords {
 			if err := flush(); err != nil {
 				return counts, widens, err
 			}
@@ -189,11 +245,6 @@ func (t *tx) move(ctx context.Context, moves []move) error {
 		}
 		for _, rec := range m.owe {
 			if err := t.owe(ctx, rec); err != nil {
-				return err
-			}
-		}
-		for _, rec := range m.cancel {
-			if err := t.unowe(ctx, rec); err != nil {
 				return err
 			}
 		}

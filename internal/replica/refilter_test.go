@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -62,4 +64,66 @@ func TestWideningThatFailsKeepsWhatIsOwed(t *testing.T) {
 		require.Equal(t, n, owed(), "budget %d", budget)
 	}
 	require.Fail(t, "never went through")
+}
+
+// What a wider view holds is owed no longer, even if that could not be written down
+// at once, or the node was closed meanwhile.
+func TestWhatAWiderViewHoldsIsOwedNoLonger(t *testing.T) {
+	for _, own := range []filter.Filter{{}, {MIMEPrefix: "text/"}} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := t.Context()
+			w := newWorld(t)
+			s := memory.New()
+			r := w.open(t, s)
+			_, err := r.Apply(ctx, w.control, transport.PeerID{})
+			check(t, err)
+			images := filter.Filter{MIMEPrefix: "image/"}
+			check(t, r.SetOwnView(ctx, images))
+			const n = 20
+			for i := range n {
+				mime := []string{"text/plain", "audio/ogg"}[i%2]
+				rec := w.sign(t, 0, record.Announce, sha256.Sum256([]byte{byte(i), 77}), record.ClockAt(start), mime, 1)
+				_, err = r.Apply(ctx, []record.Record{rec}, transport.PeerID{9})
+				check(t, err)
+			}
+			owed := func() (k int) {
+				for _, err := range r.Owed(ctx, nil) {
+					check(t, err)
+					k++
+				}
+				return k
+			}
+			left := 0
+			if !own.IsZero() {
+				left = n / 2
+			}
+			require.Equal(t, n, owed())
+			failed := 0
+			for budget := 1; ; budget++ {
+				b := budget
+				if err := r.SetOwnView(cutCtx{ctx, &b}, own); err != nil {
+					continue
+				}
+				require.Equal(t, own, r.OwnView())
+				if owed() == left && b >= 0 {
+					break
+				}
+				if owed() != left {
+					failed++
+				}
+				if failed%3 == 2 {
+					check(t, r.Close())
+					r = w.openView(t, s, own)
+				}
+				time.Sleep(time.Minute + time.Second)
+				synctest.Wait()
+				require.Equal(t, left, owed(), "budget %d", budget)
+				check(t, r.SetOwnView(ctx, images))
+				require.Equal(t, n, owed())
+			}
+			t.Logf("failed in force %d times", failed)
+			require.Positive(t, failed, "no fault injected")
+			check(t, r.Close())
+		})
+	}
 }

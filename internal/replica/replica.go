@@ -175,6 +175,11 @@ func Open(ctx context.Context, opts Options) (*Replica, error) {
 			return nil, err
 		}
 	}
+	if due, err := opts.Store.Has(ctx, r.key("w")); err != nil {
+		return nil, err
+	} else if due {
+		r.again()
+	}
 	build, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.wg.Go(func() {
 		defer cancel()

@@ -85,9 +85,13 @@ func newWorld(t testing.TB, rights ...capability.Rights) *world {
 }
 
 func (w *world) open(t require.TestingT, s store.Store) *replica.Replica {
+	return w.openView(t, s, filter.Filter{})
+}
+
+func (w *world) openView(t require.TestingT, s store.Store, own filter.Filter) *replica.Replica {
 	r, err := replica.Open(context.Background(), replica.Options{
 		Library: w.keys.ID, Store: s, Verifier: record.NewVerifier(0), ReconcileKey: w.keys.Lasting.ReconcileKey(),
-		Now: func() time.Time { return start }, Rand: rand.Reader,
+		Now: func() time.Time { return start }, Rand: rand.Reader, View: own,
 	})
 	check(t, err)
 	return r

@@ -17,18 +17,46 @@ import (
 // Bounds of what is remembered of peers.
 const (
 	maxBook    = 16384
+	maxMet     = 1024 // of them strangers met on the network, who may be made up
 	maxAddrs   = 16
 	maxAddrLen = 256
 )
 
 // book remembers the addresses under which peers may be reached, the most
-// recently learned first. When it is full, some peer makes room for a new one.
+// recently learned first. When it is full, some peer makes room for a new one, those
+// that were only met first.
 type book struct {
 	mu    sync.Mutex
 	addrs map[transport.PeerID][]string
+	met   map[transport.PeerID]bool // of whom nobody told
 }
 
-func newBook() *book { return &book{addrs: make(map[transport.PeerID][]string)} }
+func newBook() *book {
+	return &book{addrs: make(map[transport.PeerID][]string), met: make(map[transport.PeerID]bool)}
+}
+
+// meet learns of a peer that was met on the network and may be anybody.
+func (b *book) meet(p transport.PeerInfo) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, known := b.addrs[p.ID]; !known {
+		if len(b.met) >= maxMet {
+			b.dropMet()
+		}
+		b.met[p.ID] = true
+	}
+	return b.learnLocked(p, true)
+}
+
+// dropMet forgets one of those that were only met.
+func (b *book) dropMet() bool {
+	for id := range b.met {
+		delete(b.met, id)
+		delete(b.addrs, id)
+		return true
+	}
+	return false
+}
 
 // learn adds addresses and reports whether any was new. Hearsay is what one peer
 // tells of another: it stands behind what is known already and takes half of the
@@ -36,8 +64,13 @@ func newBook() *book { return &book{addrs: make(map[transport.PeerID][]string)} 
 func (b *book) learn(p transport.PeerInfo, hearsay bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	delete(b.met, p.ID)
+	return b.learnLocked(p, hearsay)
+}
+
+func (b *book) learnLocked(p transport.PeerInfo, hearsay bool) bool {
 	old, known := b.addrs[p.ID]
-	if !known && len(b.addrs) >= maxBook {
+	if !known && len(b.addrs) >= maxBook && !b.dropMet() {
 		for id := range b.addrs {
 			delete(b.addrs, id)
 			break

@@ -1,11 +1,17 @@
 package session
 
 import (
+	"bytes"
 	"fmt"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cansync/cansync/internal/reconcile"
+	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/transport"
 )
 
@@ -29,4 +35,120 @@ func TestHearsayDoesNotDriveOutWhatIsKnown(t *testing.T) {
 	require.False(t, b.learn(transport.PeerInfo{ID: id, Addrs: many("worse", maxAddrs)}, true))
 	require.True(t, b.learn(transport.PeerInfo{ID: id, Addrs: many("new", maxAddrs)}, false))
 	require.Equal(t, many("new", maxAddrs), b.get(id).Addrs)
+}
+
+// Who makes up peers on the local network drives out nobody that the node was told of.
+func TestStrangersDoNotDriveOutMembers(t *testing.T) {
+	b := newBook()
+	id := func(kind byte, i int) transport.PeerID {
+		return transport.PeerID{kind, byte(i), byte(i >> 8), byte(i >> 16)}
+	}
+	addrs := []string{"somewhere"}
+	const members = 500
+	for i := range members {
+		b.learn(transport.PeerInfo{ID: id(1, i), Addrs: addrs}, i%2 == 0)
+	}
+	for i := range 2 * maxBook {
+		b.meet(transport.PeerInfo{ID: id(2, i), Addrs: addrs})
+		b.meet(transport.PeerInfo{ID: id(1, i%members), Addrs: []string{"elsewhere"}})
+	}
+	for i := range members {
+		require.Equal(t, addrs[0], b.get(id(1, i)).Addrs[0])
+	}
+	require.LessOrEqual(t, len(b.addrs), members+maxMet)
+	require.Len(t, b.met, maxMet)
+
+	// One that is told of stays, whatever is met next; and the book has an end.
+	var told transport.PeerID
+	for told = range b.met {
+		break
+	}
+	b.learn(transport.PeerInfo{ID: told, Addrs: addrs}, false)
+	for i := range 2 * maxMet {
+		b.meet(transport.PeerInfo{ID: id(3, i), Addrs: addrs})
+	}
+	require.NotEmpty(t, b.get(told).Addrs)
+	for i := range maxBook + 100 {
+		b.learn(transport.PeerInfo{ID: id(4, i), Addrs: addrs}, false)
+	}
+	require.LessOrEqual(t, len(b.addrs), maxBook)
+	require.Empty(t, b.met)
+}
+
+// Members that told many long addresses of others must not make the node send what
+// breaks the protocol.
+func TestAddressesFitAFrame(t *testing.T) {
+	var peers []transport.PeerInfo
+	for i := range 2 * maxAddrPeers {
+		p := transport.PeerInfo{ID: transport.PeerID{byte(i)}}
+		for k := range maxAddrs {
+			p.Addrs = append(p.Addrs, strings.Repeat(string(rune('a'+k)), maxAddrLen+k%2))
+		}
+		peers = append(peers, p)
+	}
+	for n := range peers {
+		frame := encodePeers(peers[:n])
+		typ, body, err := wire.NewFrameReader(bytes.NewReader(frame), helloFrame).Read()
+		require.NoError(t, err)
+		require.EqualValues(t, frameAddrs, typ)
+		got, err := decodePeers(body)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, len(got), min(n, 31))
+		for i := range got {
+			require.Equal(t, peers[i].ID, got[i].ID)
+			require.Len(t, got[i].Addrs, maxAddrs/2, "those that are too long are left out")
+		}
+	}
+}
+
+// Others may tell new addresses of a peer as often as they like; it is tried no more
+// often for that than every half minute.
+func TestHearsayDoesNotEndAllPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := outgoing(3)
+		id := transport.PeerID{1}
+		tries := 0
+		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(time.Second) {
+			m.hint(id)
+			m.mu.Lock()
+			due := m.dueLocked(id, nil) == 0
+			m.mu.Unlock()
+			if due {
+				tries++
+				m.begin(&want{id: id})
+				m.hint(id)
+				m.mu.Lock()
+				one := m.tries[id]
+				one.busy = false
+				one.fail()
+				if one.hinted {
+					one.hasten()
+				}
+				m.mu.Unlock()
+			}
+		}
+		t.Logf("%d attempts in an hour", tries)
+		require.LessOrEqual(t, tries, 3600/30+10)
+		require.GreaterOrEqual(t, tries, 3600/40, "it is not left alone either")
+	})
+}
+
+func TestWhatWaitsForAPeerIsBounded(t *testing.T) {
+	o := newOutbox()
+	frame := make([]byte, 64<<10)
+	n := 0
+	for o.frame(frame) {
+		n++
+	}
+	require.Equal(t, maxFrameSum/len(frame), n)
+	o.urgent()
+	require.True(t, o.frame(frame))
+
+	require.True(t, o.order(order{ids: make([]reconcile.ID, maxOrderIDs+1)}), "one alone may have any number")
+	require.False(t, o.order(order{ids: make([]reconcile.ID, 1)}))
+	_, ok := o.next()
+	require.True(t, ok)
+	for n = 0; o.order(order{ids: make([]reconcile.ID, 1<<16)}); n++ {
+	}
+	require.Equal(t, maxOrderIDs>>16, n)
 }

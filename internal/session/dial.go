@@ -19,6 +19,7 @@ const (
 	dialAtOnce  = 8
 	planEvery   = 5 * time.Minute        // whatever happens: neighbours change with time
 	planSettle  = 100 * time.Millisecond // between two looks at what to do
+	hintEvery   = 30 * time.Second       // between attempts at a peer of which others tell new addresses
 	maxTries    = 16384
 	maxFound    = 256 // peers met on the network that are no known members
 )
@@ -28,7 +29,9 @@ type try struct {
 	failures int
 	refusals int // hellos in a row without anything in common
 	next     time.Time
+	at       time.Time // of the last attempt
 	busy     bool
+	hinted   bool // others told of a new address meanwhile
 	blamed   bool // the peer broke the protocol
 }
 
@@ -72,8 +75,8 @@ func (m *Manager) dial(events <-chan transport.Event) {
 			}
 		}
 		found[p.ID] = true
-		if m.book.learn(p, true) {
-			m.forget(p.ID)
+		if m.book.meet(p) {
+			m.hint(p.ID)
 			m.spread()
 		}
 	}
@@ -139,7 +142,8 @@ func (m *Manager) meet(p transport.PeerInfo) {
 func (m *Manager) begin(w *want) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tryLocked(w.id).busy = true
+	t := m.tryLocked(w.id)
+	t.busy, t.at, t.hinted = true, time.Now(), false
 	m.setOutLocked(w)
 }
 
@@ -178,6 +182,9 @@ func (m *Manager) attempt(w *want) {
 		// all, wait a moment.
 		t.next, t.refusals, t.blamed = time.Now().Add(jitter(dialFirst)), 0, false
 	}
+	if t.hinted && !t.shunned() {
+		t.hasten()
+	}
 }
 
 // lonelyLocked reports whether the node never had a link in one of the libraries,
@@ -214,6 +221,35 @@ func (m *Manager) forget(id transport.PeerID) {
 	// What is under way may use the old address; it finds itself forgotten.
 	if t := m.tries[id]; t != nil && !t.shunned() {
 		delete(m.tries, id)
+	}
+}
+
+// hint makes a peer due, since others told of a new address: at once, unless it was
+// tried lately. Anybody may tell what is not so, again and again.
+func (m *Manager) hint(id transport.PeerID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.tries[id]
+	if t != nil && (t.shunned() || t.busy) {
+		t.hinted = t.busy
+		return
+	}
+	if t != nil {
+		t.hasten()
+	}
+	if t == nil || !t.next.After(time.Now()) {
+		for _, e := range m.libs {
+			if r, ok := e.rests[id]; ok && r.crowded == 0 {
+				delete(e.rests, id)
+			}
+		}
+	}
+}
+
+// hasten brings the next attempt forward.
+func (t *try) hasten() {
+	if soon := t.at.Add(hintEvery); soon.Before(t.next) {
+		t.next = soon
 	}
 }
 

@@ -55,6 +55,8 @@ type node struct {
 	got  []transport.Stream       // sync streams that others opened
 	rnds int                      // reconciliations of the assets
 
+	onPresent func() // called when a content is looked up
+
 	mute  atomic.Bool  // answers about contents are lost
 	muted atomic.Int64 // so many
 }
@@ -193,8 +195,12 @@ func (n *node) open(keys keyring.Library) *library.Library {
 		Replica: replica.Options{Store: n.store, Verifier: record.NewVerifier(0), Now: time.Now, Rand: n.rand},
 		Present: func(_ context.Context, d can.Digest) (bool, error) {
 			n.mu.Lock()
-			defer n.mu.Unlock()
-			return n.has[d], nil
+			has, fn := n.has[d], n.onPresent
+			n.mu.Unlock()
+			if fn != nil {
+				fn()
+			}
+			return has, nil
 		},
 	})
 	require.NoError(n.t, err)

@@ -57,7 +57,7 @@ func repeat(name string, n int) []can.Digest {
 }
 
 func TestAnInquiryAboutManyContentsEnds(t *testing.T) {
-	most := 100000
+	most := 40000
 	if testing.Short() {
 		most /= 5
 	}

@@ -213,7 +213,7 @@ func (m *Manager) Remove(id [32]byte) {
 	delete(m.joins, id)
 	var places []*place
 	if e != nil {
-		for _, p := range e.links {
+		for p := range e.places { // those that have just ended, too
 			places = append(places, p)
 		}
 	}
@@ -251,8 +251,13 @@ func (m *Manager) Learn(peers ...transport.PeerInfo) {
 func (m *Manager) learn(hearsay func(transport.PeerID) bool, peers []transport.PeerInfo) {
 	fresh := false
 	for _, p := range peers {
-		if p.ID != m.cfg.Transport.ID() && m.book.learn(p, hearsay(p.ID)) {
-			m.forget(p.ID)
+		second := hearsay(p.ID)
+		if p.ID != m.cfg.Transport.ID() && m.book.learn(p, second) {
+			if second {
+				m.hint(p.ID)
+			} else {
+				m.forget(p.ID)
+			}
 			m.saveBook(p.ID)
 			fresh = true
 		}

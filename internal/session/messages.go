@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/cansync/cansync/internal/record"
@@ -112,17 +113,28 @@ func decodeNumber(b []byte) (uint32, error) {
 	return n, rd.End()
 }
 
+// encodePeers leaves out addresses that are too long, and the peers that no longer fit
+// a frame of the hello stream: others may have told so many long addresses.
 func encodePeers(peers []transport.PeerInfo) []byte {
-	peers = peers[:min(len(peers), maxAddrPeers)]
-	b := wire.AppendU16(nil, uint16(len(peers)))
-	for _, p := range peers {
-		b = append(b, p.ID[:]...)
-		addrs := p.Addrs[:min(len(p.Addrs), maxAddrs)]
-		b = wire.AppendU16(b, uint16(len(addrs)))
-		for _, a := range addrs {
-			b = wire.AppendString(b, a[:min(len(a), maxAddrLen)])
+	b := wire.AppendU16(nil, 0)
+	n := uint16(0)
+	for _, p := range peers[:min(len(peers), maxAddrPeers)] {
+		one, count := p.ID[:], uint16(0)
+		var addrs []byte
+		for _, a := range p.Addrs[:min(len(p.Addrs), maxAddrs)] {
+			if len(a) <= maxAddrLen {
+				addrs = wire.AppendString(addrs, a)
+				count++
+			}
 		}
+		one = append(wire.AppendU16(one[:len(one):len(one)], count), addrs...)
+		if len(b)+len(one) > helloFrame {
+			break
+		}
+		b = append(b, one...)
+		n++
 	}
+	binary.BigEndian.PutUint16(b, n)
 	return wire.AppendFrame(nil, frameAddrs, b)
 }
 

@@ -10,8 +10,10 @@ import (
 // Bounds of what waits to be written to one peer.
 const (
 	maxFrames    = 1024      // frames of the protocol itself
+	maxFrameSum  = 8 << 20   // their bytes: a run of symbols or pages in a row has half a megabyte
 	maxPushBytes = 4 << 20   // records pushed live; beyond, the link reconciles instead
 	maxOrders    = 256       // requests of the peer that wait for their turn
+	maxOrderIDs  = 1 << 19   // the ids that they have together
 	batchBytes   = 192 << 10 // records that share a frame
 )
 
@@ -42,9 +44,11 @@ type outbox struct {
 
 	mu     sync.Mutex
 	frames [][]byte
+	sum    int // bytes of frames
 	push   []pushed
-	bytes  int
+	bytes  int // of push
 	orders []order
+	ids    int // of orders
 }
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
@@ -60,9 +64,10 @@ func (o *outbox) signal() {
 // up, which only one that does not read does.
 func (o *outbox) frame(b []byte) bool {
 	o.mu.Lock()
-	ok := len(o.frames) < maxFrames
+	ok := len(o.frames) < maxFrames && o.sum+len(b) <= maxFrameSum
 	if ok {
 		o.frames = append(o.frames, b)
+		o.sum += len(b)
 	}
 	o.mu.Unlock()
 	o.signal()
@@ -91,9 +96,11 @@ func (o *outbox) live(recs []record.Record, sure bool) bool {
 
 func (o *outbox) order(w order) bool {
 	o.mu.Lock()
-	ok := len(o.orders) < maxOrders
+	// One alone may have any number: a difference that was decoded at once.
+	ok := len(o.orders) < maxOrders && (len(o.orders) == 0 || o.ids+len(w.ids) <= maxOrderIDs)
 	if ok {
 		o.orders = append(o.orders, w)
+		o.ids += len(w.ids)
 	}
 	o.mu.Unlock()
 	o.signal()
@@ -104,7 +111,7 @@ func (o *outbox) order(w order) bool {
 func (o *outbox) urgent() (frames [][]byte, recs []pushed) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	frames, o.frames = o.frames, nil
+	frames, o.frames, o.sum = o.frames, nil, 0
 	n := 0
 	for n < len(o.push) && n < 4*record.MaxBatch {
 		o.bytes -= o.push[n].Size()
@@ -124,7 +131,9 @@ func (o *outbox) next() (order, bool) {
 		return order{}, false
 	}
 	w := o.orders[0]
+	o.orders[0] = order{} // its ids need not wait for the others
 	o.orders = o.orders[1:]
+	o.ids -= len(w.ids)
 	return w, true
 }
 

@@ -21,6 +21,7 @@ const linkWait = 20 * time.Second
 type place struct {
 	s      *session
 	lib    *Library
+	entry  *entry
 	handle uint16
 	grant  capability.Grant // the peer's
 	since  time.Time
@@ -69,9 +70,9 @@ func (m *Manager) register(s *session, libs map[uint16]shared) bool {
 		} else {
 			m.reportLocked(sh.lib.ID, s.peer, true)
 		}
-		p := &place{s: s, lib: sh.lib, handle: handle, grant: sh.grant, since: now}
+		p := &place{s: s, lib: sh.lib, entry: e, handle: handle, grant: sh.grant, since: now}
 		p.ctx, p.cancel = context.WithCancel(s.ctx)
-		e.links[s.peer], s.places[handle] = p, p
+		e.links[s.peer], s.places[handle], e.places[p] = p, p, true
 		s.all = append(s.all, p)
 		if e.rests[s.peer].crowded == 0 {
 			delete(e.rests, s.peer)

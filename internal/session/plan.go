@@ -21,7 +21,8 @@ const (
 type entry struct {
 	lib    *Library
 	links  map[transport.PeerID]*place
-	coming int // links promised in hellos that are not over
+	places map[*place]bool // those of links, and those that are being wound up
+	coming int             // links promised in hellos that are not over
 	rests  map[transport.PeerID]rest
 	seen   map[transport.PeerID]time.Time // when there was a link last
 
@@ -44,7 +45,7 @@ type rest struct {
 
 func newEntry(lib *Library) *entry {
 	return &entry{
-		lib: lib, links: make(map[transport.PeerID]*place), rests: make(map[transport.PeerID]rest),
+		lib: lib, links: make(map[transport.PeerID]*place), places: make(map[*place]bool), rests: make(map[transport.PeerID]rest),
 		seen: make(map[transport.PeerID]time.Time), paces: make(map[transport.PeerID]*pace), inquiries: make(map[*Inquiry]bool), visits: make(map[transport.PeerID]bool),
 	}
 }

@@ -273,6 +273,9 @@ func (m *Manager) serve(s *session, h *handshake) {
 	s.wg.Wait()
 	for _, p := range s.all {
 		p.wg.Wait()
+		m.mu.Lock()
+		delete(p.entry.places, p)
+		m.mu.Unlock()
 	}
 	if hush(err) != nil && !over {
 		s.log.Info("session ended", "error", err)

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/transport/memory"
 )
@@ -79,5 +81,43 @@ func TestANewerSessionTakesOver(t *testing.T) {
 		a.say("hello")
 		await(t, time.Minute, "which works", func() bool { return b.live() == 1 })
 		closeAll(a, b)
+	})
+}
+
+// Whoever removes a library closes it next: nothing may use it any more, not even what
+// its session has left to do.
+func TestRemoveWaitsForLinksThatHaveEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		opener, other, _, _ := couple(t, net)
+		opener.say("here")
+		time.Sleep(time.Second)
+		var looking, removed atomic.Bool
+		goOn := make(chan struct{})
+		other.mu.Lock()
+		other.onPresent = func() { looking.Store(true); <-goOn }
+		other.mu.Unlock()
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			_, _ = opener.m.Have(t.Context(), opener.lib.ID(), []can.Digest{digest("here")})
+		}()
+		synctest.Wait()
+		require.True(t, looking.Load())
+		other.m.Blame(opener.tr.ID()) // ends the session
+		time.Sleep(time.Second)
+		require.Zero(t, other.links())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			other.m.Remove(other.lib.ID())
+			removed.Store(true)
+		}()
+		synctest.Wait()
+		require.False(t, removed.Load(), "the link still looks up a content")
+		close(goOn)
+		<-done
+		<-asked
+		closeAll(opener, other)
 	})
 }

@@ -17,6 +17,7 @@ const (
 	reserveEvery   = 10 * time.Second // looks after the reservations
 	reserveTimeout = 15 * time.Second
 	reserveBackoff = 5 * time.Minute // longest pause after failures
+	renewLast      = time.Hour       // for a reservation to be renewed
 	circuitAddrs   = 8               // announced for one relay
 )
 
@@ -106,9 +107,14 @@ func (t *Transport) reserve(relay peer.AddrInfo, p *place) (changed bool) {
 		return t.reserved.set(relay.ID, nil)
 	}
 	p.held, p.failed = true, 0
-	// A relay with a wrong clock must not make the node ask all the time.
-	p.renew = now.Add(max(r.Expiration.Sub(now)*3/4, time.Minute))
+	p.renew = now.Add(renewAfter(r.Expiration.Sub(now)))
 	return t.reserved.set(relay.ID, circuits(relay, r.Addrs))
+}
+
+// renewAfter is when to renew a reservation that lasts so long. A relay with a wrong
+// clock must make the node neither ask all the time nor never again.
+func renewAfter(lasts time.Duration) time.Duration {
+	return min(max(lasts/4*3, time.Minute), renewLast)
 }
 
 // circuits are the addresses of the node behind a relay: what the relay says of

@@ -28,6 +28,9 @@ type stream struct {
 
 var _ transport.Stream = (*stream)(nil)
 
+// resetWait is how long Reset waits for the connection to take it.
+const resetWait = 50 * time.Millisecond
+
 const (
 	stateOpen uint32 = iota
 	stateClosed
@@ -89,10 +92,20 @@ func (s *stream) Reset() error {
 		return nil
 	}
 	defer s.t.forget(s)
-	if err := s.in.Reset(); err != nil {
-		return s.mapErr(err)
+	// Both ends of the stream here fail at once; to say so to a peer that takes nothing
+	// may need ten seconds, which are not for the caller to wait.
+	done := make(chan error, 1)
+	if !s.t.spawn(func() { done <- s.in.Reset() }) {
+		return s.mapErr(s.in.Reset())
 	}
-	return nil
+	timer := time.NewTimer(resetWait)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return s.mapErr(err)
+	case <-timer.C:
+		return nil
+	}
 }
 
 func (s *stream) SetReadDeadline(t time.Time) error  { return s.mapErr(s.in.SetReadDeadline(t)) }

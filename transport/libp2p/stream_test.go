@@ -11,6 +11,7 @@ import (
 
 	"github.com/cansync/cansync/transport"
 	golibp2p "github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/stretchr/testify/require"
@@ -194,6 +195,24 @@ func TestReset(t *testing.T) {
 			require.ErrorIs(t, <-failed, transport.ErrReset)
 		})
 	}
+}
+
+// stuck is a stream whose connection takes nothing more.
+type stuck struct {
+	network.Stream
+	free chan struct{}
+}
+
+func (s stuck) Reset() error { <-s.free; return nil }
+
+func TestResetDoesNotWaitForThePeer(t *testing.T) {
+	a := start(t, nil)
+	in := stuck{free: make(chan struct{})}
+	s := &stream{t: a, in: in}
+	require.True(t, a.remember(s))
+	require.NoError(t, s.Reset()) // the test fails by its own deadline if this hangs
+	require.NoError(t, s.Reset())
+	close(in.free)
 }
 
 func BenchmarkStream(b *testing.B) {

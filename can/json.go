@@ -207,6 +207,14 @@ func isWord(h string) bool {
 }
 
 func decodeAsset(data []byte) (Asset, error) {
+	if a, ok := plainOne(data); ok {
+		return a, nil
+	}
+	return decodeAssetAny(data)
+}
+
+// decodeAssetAny reads an asset in whatever form the contract allows.
+func decodeAssetAny(data []byte) (Asset, error) {
 	if data = bytes.TrimSpace(data); len(data) == 0 || data[0] != '{' {
 		return Asset{}, fmt.Errorf("%w: no asset in the answer", ErrInvalid)
 	}

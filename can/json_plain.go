@@ -6,9 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// plain reads listings in the form in which services usually write them, in one
-// pass and with few allocations, since a full listing of a large service is
-// hundreds of megabytes. It understands a part of what decodeEnvelope and
+// plain reads listings and single assets in the form in which services usually write
+// them, in one pass and with few allocations, since a full listing of a large service
+// is hundreds of megabytes, and each ingest is answered with an asset and told of by
+// an event. It understands a part of what decodeEnvelope and
 // decodePage understand, means the same by it, and gives up on everything else:
 // on what is malformed or merely unusual those have the say.
 type plain struct {
@@ -49,10 +50,55 @@ func plainPage(b []byte) (p page, ok bool) {
 	default:
 		return page{}, false
 	}
-	if r.peek(); r.bad || r.at != len(b) {
+	if !r.ended() {
 		return page{}, false
 	}
 	return p, true
+}
+
+// plainAnswer reads an answer with a single asset, as to an ingest. ok is false where
+// it gives up.
+func plainAnswer(b []byte) (a Asset, ok bool) {
+	r := plain{b: b}
+	status, data := "", false
+	r.object(envelopeNames, func(name string) {
+		switch name {
+		case "status":
+			status = r.text("")
+		case "data":
+			a, data = r.single()
+		default:
+			r.skip(0)
+		}
+	})
+	if status != "success" || !data || !r.ended() {
+		return Asset{}, false
+	}
+	return a, true
+}
+
+// plainOne reads one asset. ok is false where it gives up.
+func plainOne(b []byte) (a Asset, ok bool) {
+	r := plain{b: b}
+	if a, ok = r.single(); !ok || !r.ended() {
+		return Asset{}, false
+	}
+	return a, true
+}
+
+func (r *plain) single() (Asset, bool) {
+	j := r.asset()
+	if r.bad {
+		return Asset{}, false
+	}
+	a, err := j.asset()
+	return a, err == nil
+}
+
+// ended reports whether all was read and understood.
+func (r *plain) ended() bool {
+	r.peek()
+	return !r.bad && r.at == len(r.b)
 }
 
 // The names of the fields that count, each in a bit of its own.

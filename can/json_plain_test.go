@@ -101,6 +101,89 @@ func TestPlainPageAgrees(t *testing.T) {
 		require.Equal(rt, want, p, b)
 	})
 	require.Positive(t, read)
+	read = 0
+	rapid.Check(t, func(rt *rapid.T) {
+		b := rapid.SampledFrom(usualAnswers).Draw(rt, "answer")
+		for range rapid.IntRange(0, 3).Draw(rt, "changes") {
+			at := rapid.IntRange(0, len(b)).Draw(rt, "at")
+			cut := rapid.IntRange(0, min(6, len(b)-at)).Draw(rt, "cut")
+			b = b[:at] + rapid.SampledFrom(pieces).Draw(rt, "piece") + b[at+cut:]
+		}
+		a, ok := plainAnswer([]byte(b))
+		if !ok {
+			return
+		}
+		read++
+		want, err := slowAnswer([]byte(b))
+		require.NoError(rt, err, b)
+		require.Equal(rt, want, a, b)
+	})
+	require.Positive(t, read)
+}
+
+// slowAnswer is what plainAnswer must agree with.
+func slowAnswer(b []byte) (Asset, error) {
+	data, err := decodeEnvelope(b)
+	if err != nil {
+		return Asset{}, err
+	}
+	return decodeAssetAny(data)
+}
+
+// usualAnswers are answers with one asset that must be read the quick way.
+var usualAnswers = []string{
+	`{"status":"success","data":` + plainAsset + `}` + "\n",
+	` { "data" : {"hash":"h","other":[1,{}]} , "error":null, "status":"success" } `,
+}
+
+// oddAnswers are those of which the quick way says nothing.
+var oddAnswers = []string{
+	``, `null`, `{}`, `[]`, plainAsset, `{"status":"success"}`, `{"status":"success","data":null}`, `{"status":"success","data":[]}`,
+	`{"status":"error","data":` + plainAsset + `}`, `{"status":"success","data":{}}`, `{"status":"success","data":{"hash":""}}`,
+	`{"status":"success","data":` + plainAsset + `} x`, `{"status":"success","data":` + plainAsset, `{"data":` + plainAsset + `}`,
+	`{"status":"success","data":{"hash":"h"},"data":{"hash":"i"}}`, `{"status":"success","data":{"hash":"h","size":-1}}`,
+	`{"status":"success","data":{"hash":"h","timestamp":-1}}`,
+}
+
+func TestPlainAnswer(t *testing.T) {
+	for _, s := range usualAnswers {
+		a, ok := plainAnswer([]byte(s))
+		require.True(t, ok, s)
+		want, err := slowAnswer([]byte(s))
+		require.NoError(t, err, s)
+		require.Equal(t, want, a, s)
+	}
+	for _, s := range oddAnswers {
+		_, ok := plainAnswer([]byte(s))
+		require.False(t, ok, s)
+	}
+	a, ok := plainOne([]byte(" " + plainAsset + "\n"))
+	require.True(t, ok)
+	want, err := decodeAssetAny([]byte(plainAsset))
+	require.NoError(t, err)
+	require.Equal(t, want, a)
+	for _, s := range []string{``, `null`, `{}`, plainAsset + `,`, `[` + plainAsset + `]`} {
+		_, ok := plainOne([]byte(s))
+		require.False(t, ok, s)
+	}
+}
+
+func FuzzPlainAnswer(f *testing.F) {
+	for _, s := range append(append([]string{plainAsset}, usualAnswers...), oddAnswers...) {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if a, ok := plainAnswer(b); ok {
+			want, err := slowAnswer(b)
+			require.NoError(t, err)
+			require.Equal(t, want, a)
+		}
+		if a, ok := plainOne(b); ok {
+			want, err := decodeAssetAny(b)
+			require.NoError(t, err)
+			require.Equal(t, want, a)
+		}
+	})
 }
 
 // largePage is a page as a full listing has it.

@@ -7,6 +7,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 
 	ds "github.com/ipfs/go-datastore"
@@ -69,6 +70,18 @@ var (
 	// ErrDone says that a transaction was used after its Commit or Discard.
 	ErrDone = errors.New("store: transaction has ended")
 )
+
+// EarlyTxn is implemented by transactions of stores that know when a commit can be
+// seen and when it is durable. A store whose transactions do not is used through
+// Commit alone, which is slower.
+type EarlyTxn interface {
+	ds.Txn
+	// CommitEarly is Commit, but returns once others see the writes. They are durable
+	// no later than any write that begins afterwards, of whatever keys, and when a
+	// Sync of the store that begins afterwards has returned without an error. Of
+	// several early commits a power cut keeps the first ones.
+	CommitEarly(ctx context.Context) error
+}
 
 // SpaceReporter is implemented by stores that know how much room they have.
 type SpaceReporter interface {

@@ -169,6 +169,11 @@ func (d *desk) apply(t *task, e replica.Entry, item inventory.Item, begun time.T
 	if local.Applied == e.ID() && local.State == replica.Have {
 		return true, nil
 	}
+	// A record that is lost after the service has its metadata would leave an edit that
+	// nobody made.
+	if err := d.lib.Durable(t.ctx); err != nil {
+		return false, err
+	}
 	// Where the node may not announce, nothing would come of waiting.
 	overwrite := !d.lib.May(capability.Write) || !d.lib.Announces()
 	did, err := d.f.cfg.Ingester.Apply(t.ctx, item, e.Body.Metadata(), overwrite)

@@ -258,9 +258,11 @@ func encodeHandles(hs []string) (b []byte) {
 }
 
 // Insert stores the items whose handles are not known, as Put does, in one
-// transaction, and returns the others as they are known.
+// transaction, and returns the others as they are known. It does not wait until they
+// are durable, which they are before anything that is written later: what a power cut
+// takes is listed by the service, and read once more.
 func (v *Inventory) Insert(ctx context.Context, items ...Item) (known []Item, err error) {
-	err = kv.Update(ctx, v.s, func(txn ds.Txn) error {
+	_, err = kv.UpdateEarly(ctx, v.s, func(txn ds.Txn) error {
 		known = nil
 		for _, i := range items {
 			old, ok, err := byHandle(ctx, txn, i.Handle)
@@ -354,9 +356,12 @@ func (in Intent) encode() []byte {
 	return wire.AppendU64(b, uint64(in.Timestamp))
 }
 
-// Begin writes an intent.
+// Begin writes an intent. With it all is durable that could be seen before, such as
+// the record for which the content is wanted.
 func (v *Inventory) Begin(ctx context.Context, in Intent) error {
-	return v.s.Put(ctx, intentKey(in.Digest), in.encode())
+	return kv.Update(ctx, v.s, func(txn ds.Txn) error {
+		return txn.Put(ctx, intentKey(in.Digest), in.encode())
+	})
 }
 
 // Intent returns the content's intent, if there is one.

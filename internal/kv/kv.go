@@ -52,15 +52,38 @@ const conflictTries = 8
 // Update runs fn in a transaction and commits it. After a conflict it runs fn
 // again from the start, a few times; fn must not keep what it read before.
 func Update(ctx context.Context, s store.Store, fn func(ds.Txn) error) error {
+	return again(func() error { return once(ctx, s, fn, func(t ds.Txn) error { return t.Commit(ctx) }) })
+}
+
+// UpdateEarly is Update, but where the store can it returns as soon as the writes are
+// seen: see [store.EarlyTxn]. It then reports true, and they are durable after [Sync]
+// or any other write; a power cut before that loses them.
+func UpdateEarly(ctx context.Context, s store.Store, fn func(ds.Txn) error) (early bool, err error) {
+	err = again(func() error {
+		return once(ctx, s, fn, func(t ds.Txn) error {
+			if e, ok := t.(store.EarlyTxn); ok {
+				early = true
+				return e.CommitEarly(ctx)
+			}
+			return t.Commit(ctx)
+		})
+	})
+	return early, err
+}
+
+// Sync returns when all that can be seen in the store now is durable.
+func Sync(ctx context.Context, s store.Store) error { return s.Sync(ctx, ds.RawKey("/")) }
+
+func again(do func() error) error {
 	for try := 0; ; try++ {
-		err := once(ctx, s, fn)
+		err := do()
 		if !errors.Is(err, store.ErrConflict) || try == conflictTries {
 			return err
 		}
 	}
 }
 
-func once(ctx context.Context, s store.Store, fn func(ds.Txn) error) error {
+func once(ctx context.Context, s store.Store, fn, commit func(ds.Txn) error) error {
 	txn, err := s.NewTransaction(ctx, false)
 	if err != nil {
 		return err
@@ -69,7 +92,7 @@ func once(ctx context.Context, s store.Store, fn func(ds.Txn) error) error {
 	if err := fn(txn); err != nil {
 		return err
 	}
-	return txn.Commit(ctx)
+	return commit(txn)
 }
 
 // Get returns the value of the key, or nil when it is absent.

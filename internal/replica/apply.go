@@ -83,8 +83,18 @@ func (r *Replica) ApplyChecked(ctx context.Context, c Checked, from transport.Pe
 	if c.library != r.opts.Library {
 		return res, ErrLibrary
 	}
+	early, err := r.applyParts(ctx, good, from, &res)
+	if early {
+		err = errors.Join(err, r.Durable(ctx))
+	}
+	return res, err
+}
+
+// applyParts stores records in as many transactions as they need. It reports whether
+// some are seen, and told of, before they are durable.
+func (r *Replica) applyParts(ctx context.Context, good []record.Record, from transport.PeerID, res *Result) (early bool, err error) {
 	if err := r.lock(ctx); err != nil {
-		return res, err
+		return false, err
 	}
 	defer r.unlock()
 	for len(good) > 0 {
@@ -96,18 +106,29 @@ func (r *Replica) ApplyChecked(ctx context.Context, c Checked, from transport.Pe
 				break
 			}
 		}
-		var err error
 		if control {
-			err = r.applyControl(ctx, good[:n], from, &res)
+			err = r.applyControl(ctx, good[:n], from, res)
 		} else {
-			_, err = r.applyAssets(ctx, good[:n], from, false, &res)
+			var e bool
+			_, e, err = r.applyAssets(ctx, good[:n], from, false, res)
+			early = early || e
 		}
 		if err != nil {
-			return res, err
+			return early, err
 		}
 		good = good[n:]
 	}
-	return res, nil
+	return early, nil
+}
+
+// Durable returns when all that the replica tells of is on disk. Who is told of
+// something by [Replica.Observe] calls it before doing what could not be undone, unless
+// something is written to the same store before that.
+func (r *Replica) Durable(ctx context.Context) error {
+	if err := kv.Sync(ctx, r.opts.Store); err != nil {
+		return fmt.Errorf("replica: store records: %w", err)
+	}
+	return nil
 }
 
 // Publish signs the drafts with the author key under the certificate and stores
@@ -162,7 +183,7 @@ func (r *Replica) publish(ctx context.Context, sign Signer, drafts []record.Draf
 	if drafts[0].Kind.Control() {
 		err = r.applyControl(ctx, recs, transport.PeerID{}, &res)
 	} else {
-		recs, err = r.applyAssets(ctx, recs, transport.PeerID{}, true, &res)
+		recs, _, err = r.applyAssets(ctx, recs, transport.PeerID{}, true, &res)
 	}
 	if err == nil && len(res.Refused) > 0 {
 		err = res.Refused[0].Err
@@ -170,8 +191,10 @@ func (r *Replica) publish(ctx context.Context, sign Signer, drafts []record.Draf
 	return recs, err
 }
 
-// applyAssets runs one transaction. It is called with the writer held.
-func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from transport.PeerID, own bool, res *Result) ([]record.Record, error) {
+// applyAssets runs one transaction. It is called with the writer held. Records of
+// others are told of as soon as they are seen, and early says that they may not be
+// durable yet; the node's own are durable before anybody hears of them.
+func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from transport.PeerID, own bool, res *Result) (added []record.Record, early bool, err error) {
 	now := r.opts.Now()
 	r.mu.Lock()
 	lens, counts, clock := r.lensLocked(), r.counts, r.clock
@@ -193,7 +216,7 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 	r.mu.Unlock()
 
 	t := &tx{r: r, lens: lens, own: own, now: now.UnixMilli(), room: len(valid)}
-	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
+	fn := func(txn ds.Txn) error {
 		t.reset(txn, counts, clock)
 		for _, rec := range valid {
 			if err := t.put(ctx, rec); err != nil {
@@ -204,21 +227,26 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 			return nil
 		}
 		return t.finish(ctx)
-	})
+	}
+	if own {
+		err = kv.Update(ctx, r.opts.Store, fn)
+	} else {
+		early, err = kv.UpdateEarly(ctx, r.opts.Store, fn)
+	}
 	if errors.Is(err, store.ErrTooLarge) && len(valid) > 1 {
 		half := len(valid) / 2
-		a, err := r.applyAssets(ctx, valid[:half], from, own, res)
+		a, first, err := r.applyAssets(ctx, valid[:half], from, own, res)
 		if err != nil {
-			return a, err
+			return a, first, err
 		}
-		b, err := r.applyAssets(ctx, valid[half:], from, own, res)
-		return append(a, b...), err
+		b, second, err := r.applyAssets(ctx, valid[half:], from, own, res)
+		return append(a, b...), first || second, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("replica: store records: %w", err)
+		return nil, false, fmt.Errorf("replica: store records: %w", err)
 	}
 	if len(t.added) == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	res.New += len(t.added)
 	r.mu.Lock()
@@ -249,7 +277,7 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 	ap.Touched, ap.Changes = t.touched()
 	res.Touched = append(res.Touched, ap.Touched...)
 	r.notify(ap)
-	return t.added, nil
+	return t.added, early, nil
 }
 
 // tx is one transaction over asset records. Its results count once it committed.

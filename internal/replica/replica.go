@@ -90,7 +90,8 @@ type Counts struct {
 	Queued     int64 // assets waiting for the node's attention
 }
 
-// Applied reports what one call of Apply or Publish changed, after it is durable.
+// Applied reports what one call of Apply or Publish changed, once it can be read. What
+// the node publishes itself is durable then; see [Replica.Durable] for what others sent.
 type Applied struct {
 	// Records that were new to the replica, as they are stored.
 	Records []record.Record

@@ -188,6 +188,9 @@ func (l *link) keepWaiting(ctx context.Context) error {
 // what is not here of that was replaced by its author, or is nobody's to keep.
 func (l *link) keep(ctx context.Context, seq uint32, ids []record.ID) error {
 	kept, err := l.lib.Replica.Keeps(ctx, ids)
+	if err == nil {
+		err = l.lib.Replica.Durable(ctx) // the peer forgets what it owes
+	}
 	if err != nil {
 		return err
 	}

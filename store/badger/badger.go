@@ -231,14 +231,14 @@ func (s *Store) Delete(ctx context.Context, key ds.Key) error {
 	return s.durable(s.point.Delete(ctx, key))
 }
 
-// Sync implements go-datastore's Datastore. Every write waited for its sync
-// already.
+// Sync implements go-datastore's Datastore. It returns when all that could be seen
+// before is on disk, also what an early commit wrote and a commit under way.
 func (s *Store) Sync(ctx context.Context, _ ds.Key) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	defer s.gate.leave()
-	return s.sync.broken()
+	return s.sync.wait()
 }
 
 // DiskUsage returns the size of badger's tables and value log, in bytes, as of

@@ -47,7 +47,7 @@ type txn struct {
 	bytes  int           // written so far
 }
 
-var _ ds.Txn = (*txn)(nil)
+var _ store.EarlyTxn = (*txn)(nil)
 
 // enter begins a call; after a nil error leave must follow.
 func (t *txn) enter(ctx context.Context) error {
@@ -165,7 +165,13 @@ func (t *txn) write(ctx context.Context, key ds.Key, value []byte, do func(*badg
 // Commit returns when the writes are on disk, or none of them will be; only an
 // error of the disk leaves that open. Others may see the writes a little before.
 // ctx is looked at before, not while.
-func (t *txn) Commit(ctx context.Context) error {
+func (t *txn) Commit(ctx context.Context) error { return t.commit(ctx, t.s.durable) }
+
+// CommitEarly implements [store.EarlyTxn]: any round that begins later syncs all logs
+// that hold the writes.
+func (t *txn) CommitEarly(ctx context.Context) error { return t.commit(ctx, mapError) }
+
+func (t *txn) commit(ctx context.Context, settle func(error) error) error {
 	if err := t.enter(ctx); err != nil {
 		return err
 	}
@@ -184,7 +190,7 @@ func (t *txn) Commit(ctx context.Context) error {
 	}
 	err := t.t.Commit()
 	t.end()
-	return t.s.durable(err)
+	return settle(err)
 }
 
 // Discard may be called at any time, also after Commit and after Close.

@@ -15,7 +15,8 @@ import (
 
 // Crashable is a store in memory that can lose power. What a transaction
 // committed is kept then. What was written without one since the last Sync may
-// be there or not, each write for itself, as drawn from the seed. It is safe for
+// be there or not, each write for itself, as drawn from the seed; of the early
+// commits that no other commit followed the first ones are there. It is safe for
 // concurrent use.
 type Crashable struct {
 	*memory.Store
@@ -26,12 +27,14 @@ type Crashable struct {
 	left int               // commits until the power goes, or -1
 	kept map[string][]byte // what is certain
 	log  []change          // what came after, in order
+	soon int               // number of the last early commit
 }
 
 type change struct {
 	key   string
 	value []byte // nil: deleted
 	sure  bool
+	early int // number of the early commit, 0 for other changes and what is certain
 }
 
 var _ store.Store = (*Crashable)(nil)
@@ -86,7 +89,16 @@ func (c *Crashable) cut() {
 	}
 	c.off = true
 	_ = c.Store.Close()
-	c.settle(func(ch change) bool { return ch.sure || c.rng.IntN(2) == 0 })
+	last := c.soon // of the early commits that are there
+	if first := slices.IndexFunc(c.log, func(ch change) bool { return ch.early > 0 }); first >= 0 {
+		last -= c.rng.IntN(c.soon - c.log[first].early + 2)
+	}
+	c.settle(func(ch change) bool {
+		if ch.sure {
+			return ch.early <= last
+		}
+		return c.rng.IntN(2) == 0
+	})
 }
 
 // settle makes the changes for which keep holds certain, and forgets the rest.
@@ -105,10 +117,28 @@ func (c *Crashable) settle(keep func(change) bool) {
 
 // do runs one write on the store and notes what it changed.
 func (c *Crashable) do(changes []change, run func() error) error {
+	return c.note(changes, false, run)
+}
+
+// note is do; after a write that is not early the early ones before it are certain.
+func (c *Crashable) note(changes []change, early bool, run func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.off {
 		return store.ErrClosed
+	}
+	add := func() {
+		if early {
+			c.soon++
+			for i := range changes {
+				changes[i].early = c.soon
+			}
+		} else if slices.ContainsFunc(changes, func(ch change) bool { return ch.sure }) {
+			for i := range c.log {
+				c.log[i].early = 0
+			}
+		}
+		c.log = append(c.log, changes...)
 	}
 	if c.left == 0 {
 		err := run()
@@ -116,7 +146,7 @@ func (c *Crashable) do(changes []change, run func() error) error {
 			return err
 		}
 		if c.rng.IntN(2) == 0 {
-			c.log = append(c.log, changes...)
+			add()
 		}
 		c.cut()
 		return store.ErrClosed
@@ -127,8 +157,8 @@ func (c *Crashable) do(changes []change, run func() error) error {
 	if c.left > 0 {
 		c.left--
 	}
-	c.log = append(c.log, changes...)
-	if !slices.ContainsFunc(c.log, func(ch change) bool { return !ch.sure }) {
+	add()
+	if !slices.ContainsFunc(c.log, func(ch change) bool { return !ch.sure || ch.early > 0 }) {
 		c.settle(func(change) bool { return true })
 	}
 	return nil
@@ -243,11 +273,16 @@ func (x *crashTxn) Delete(ctx context.Context, key ds.Key) error {
 	return err
 }
 
-func (x *crashTxn) Commit(ctx context.Context) error {
+func (x *crashTxn) Commit(ctx context.Context) error { return x.commit(ctx, false) }
+
+// CommitEarly implements [store.EarlyTxn].
+func (x *crashTxn) CommitEarly(ctx context.Context) error { return x.commit(ctx, true) }
+
+func (x *crashTxn) commit(ctx context.Context, early bool) error {
 	if len(x.log) == 0 {
 		return x.Txn.Commit(ctx)
 	}
-	err := x.c.do(x.log, func() error { return x.Txn.Commit(ctx) })
+	err := x.c.note(x.log, early, func() error { return x.Txn.Commit(ctx) })
 	if errors.Is(err, store.ErrClosed) {
 		x.Txn.Discard(ctx)
 	}

@@ -246,12 +246,22 @@ func (x *faultyTxn) Put(ctx context.Context, key ds.Key, value []byte) error {
 func (x *faultyTxn) Delete(ctx context.Context, key ds.Key) error { return x.x.Delete(ctx, key) }
 func (x *faultyTxn) Discard(ctx context.Context)                  { x.x.Discard(ctx) }
 
-func (x *faultyTxn) Commit(ctx context.Context) error {
+func (x *faultyTxn) Commit(ctx context.Context) error { return x.commit(ctx, x.x.Commit) }
+
+// CommitEarly implements [store.EarlyTxn], as far as the inner store does.
+func (x *faultyTxn) CommitEarly(ctx context.Context) error {
+	if e, ok := x.x.(store.EarlyTxn); ok {
+		return x.commit(ctx, e.CommitEarly)
+	}
+	return x.commit(ctx, x.x.Commit)
+}
+
+func (x *faultyTxn) commit(ctx context.Context, do func(context.Context) error) error {
 	if !x.readOnly {
 		if err := x.f.hit(ctx, &x.f.writes); err != nil {
 			x.x.Discard(ctx)
 			return err
 		}
 	}
-	return x.x.Commit(ctx)
+	return do(ctx)
 }

@@ -52,7 +52,7 @@ func Run(t *testing.T, c Config) {
 		"Prefix": testPrefix, "Order": testOrder, "QueryOptions": testQueryOptions, "QuerySnapshot": testQuerySnapshot,
 		"QueryInTxn": testQueryInTxn, "LongQuery": testLongQuery, "QueryCancelled": testQueryCancelled,
 		"TxnReads": testTxnReads, "TxnEnds": testTxnEnds, "TxnReadOnly": testTxnReadOnly,
-		"Conflict": testConflict, "Counter": testCounter, "TooLarge": testTooLarge, "Model": testModel,
+		"Conflict": testConflict, "Counter": testCounter, "TooLarge": testTooLarge, "Early": testEarly, "Model": testModel,
 	}
 	if c.Persistent {
 		tests["Reopen"], tests["Kill"] = testReopen, testKill

@@ -60,6 +60,50 @@ func TestFaults(t *testing.T) {
 	})
 }
 
+// TestEarlyCrash commits early and cuts the power: the first commits are kept, each as
+// a whole, and all that another commit or a Sync followed.
+func TestEarlyCrash(t *testing.T) {
+	seen := make(map[int]int)
+	for seed := range uint64(100) {
+		c := storetest.NewCrashable(seed)
+		commit := func(n int, early bool) {
+			x, err := c.NewTransaction(ctx, false)
+			require.NoError(t, err)
+			require.NoError(t, x.Put(ctx, ds.NewKey(fmt.Sprintf("/%d/a", n)), nil))
+			require.NoError(t, x.Put(ctx, ds.NewKey(fmt.Sprintf("/%d/b", n)), nil))
+			if early {
+				require.NoError(t, x.(store.EarlyTxn).CommitEarly(ctx))
+			} else {
+				require.NoError(t, x.Commit(ctx))
+			}
+		}
+		commit(0, true)
+		commit(1, false)
+		commit(2, true)
+		require.NoError(t, c.Sync(ctx, ds.NewKey("/")))
+		for n := 3; n < 6; n++ {
+			commit(n, true)
+		}
+		c = c.Crash()
+		kept := 0
+		for n := range 6 {
+			a, err := c.Has(ctx, ds.NewKey(fmt.Sprintf("/%d/a", n)))
+			require.NoError(t, err)
+			b, err := c.Has(ctx, ds.NewKey(fmt.Sprintf("/%d/b", n)))
+			require.NoError(t, err)
+			require.Equal(t, a, b)
+			if a {
+				require.Equal(t, n, kept, "one before it is lost")
+				kept++
+			}
+		}
+		require.GreaterOrEqual(t, kept, 3)
+		seen[kept]++
+		require.NoError(t, c.Close())
+	}
+	require.Len(t, seen, 4)
+}
+
 func TestCrash(t *testing.T) {
 	lost, kept, cut := 0, 0, 0
 	for seed := range uint64(50) {

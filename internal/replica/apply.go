@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	ds "github.com/ipfs/go-datastore"
 
@@ -83,16 +84,40 @@ func (r *Replica) ApplyChecked(ctx context.Context, c Checked, from transport.Pe
 	if c.library != r.opts.Library {
 		return res, ErrLibrary
 	}
-	early, err := r.applyParts(ctx, good, from, &res)
+	var disk behind
+	early, err := r.applyParts(ctx, good, from, &disk, &res)
 	if early {
 		err = errors.Join(err, r.Durable(ctx))
 	}
-	return res, err
+	return res, errors.Join(err, disk.wait())
+}
+
+// behind syncs what was stored while more is stored.
+type behind struct {
+	wg  sync.WaitGroup
+	mu  sync.Mutex
+	err error
+}
+
+func (b *behind) start(do func() error) {
+	b.wg.Go(func() {
+		if err := do(); err != nil {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.err = err
+		}
+	})
+}
+
+func (b *behind) wait() error {
+	b.wg.Wait()
+	return b.err
 }
 
 // applyParts stores records in as many transactions as they need. It reports whether
-// some are seen, and told of, before they are durable.
-func (r *Replica) applyParts(ctx context.Context, good []record.Record, from transport.PeerID, res *Result) (early bool, err error) {
+// what the last one stored is seen, and told of, before it is durable; of the others
+// disk sees to that.
+func (r *Replica) applyParts(ctx context.Context, good []record.Record, from transport.PeerID, disk *behind, res *Result) (early bool, err error) {
 	if err := r.lock(ctx); err != nil {
 		return false, err
 	}
@@ -109,9 +134,10 @@ func (r *Replica) applyParts(ctx context.Context, good []record.Record, from tra
 		if control {
 			err = r.applyControl(ctx, good[:n], from, res)
 		} else {
-			var e bool
-			_, e, err = r.applyAssets(ctx, good[:n], from, false, res)
-			early = early || e
+			if early {
+				disk.start(func() error { return r.Durable(ctx) })
+			}
+			_, early, err = r.applyAssets(ctx, good[:n], from, false, res)
 		}
 		if err != nil {
 			return early, err

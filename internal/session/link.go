@@ -30,8 +30,13 @@ const (
 )
 
 // applyBatch is how many records are applied at once, or a few more, when more are
-// waiting: about as many as the store takes in one transaction.
-const applyBatch = 768
+// waiting: a few transactions of the store, of which it syncs one while it takes the
+// next. readAhead is how many frames wait for that, of [batchBytes] each if they are
+// of records.
+const (
+	applyBatch = 2304
+	readAhead  = 8
+)
 
 // link replicates one library with one peer over one stream. Three goroutines
 // serve it: one reads, decodes and verifies, one applies and decides, one writes.

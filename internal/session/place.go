@@ -236,7 +236,7 @@ func (m *Manager) runLink(p *place, st transport.Stream) {
 	s := p.s
 	l := &link{
 		lib: p.lib, peer: s.peer, grant: p.grant, stream: st, opener: s.opener, log: s.log, jitter: jitter, now: m.cfg.Now,
-		heard: make(chan struct{}), settled: make(chan struct{}), asks: newAsks(), out: newOutbox(), in: make(chan inbound, 4), again: make(chan struct{}, 1), parting: make(chan struct{}, 1),
+		heard: make(chan struct{}), settled: make(chan struct{}), asks: newAsks(), out: newOutbox(), in: make(chan inbound, readAhead), again: make(chan struct{}, 1), parting: make(chan struct{}, 1),
 		mine: make(chan filter.View, 1), own: filter.View{p.lib.Replica.OwnView()}, seen: m.newSeen(),
 	}
 	l.onRound = func(first bool) {

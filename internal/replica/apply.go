@@ -2,18 +2,15 @@ package replica
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	ds "github.com/ipfs/go-datastore"
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/record"
-	"github.com/cansync/cansync/internal/wire"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/transport"
 )
@@ -90,28 +87,6 @@ func (r *Replica) ApplyChecked(ctx context.Context, c Checked, from transport.Pe
 		err = errors.Join(err, r.Durable(ctx))
 	}
 	return res, errors.Join(err, disk.wait())
-}
-
-// behind syncs what was stored while more is stored.
-type behind struct {
-	wg  sync.WaitGroup
-	mu  sync.Mutex
-	err error
-}
-
-func (b *behind) start(do func() error) {
-	b.wg.Go(func() {
-		if err := do(); err != nil {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.err = err
-		}
-	})
-}
-
-func (b *behind) wait() error {
-	b.wg.Wait()
-	return b.err
 }
 
 // applyParts stores records in as many transactions as they need. It reports whether
@@ -466,42 +441,6 @@ func (t *tx) finish(ctx context.Context) error {
 		}
 	}
 	return t.txn.Put(ctx, t.r.key("c"), t.counts.encode(t.clock))
-}
-
-func (c *Counts) replace(was, is Entry) {
-	if was.Member {
-		c.Live--
-		c.LiveBytes -= int64(was.Body.Size)
-	}
-	if was.Tombstone() {
-		c.Tombstones--
-	}
-	if is.Member {
-		c.Live++
-		c.LiveBytes += int64(is.Body.Size)
-	}
-	if is.Tombstone() {
-		c.Tombstones++
-	}
-}
-
-func (c Counts) encode(clock record.Clock) []byte {
-	b := make([]byte, 0, 48)
-	for _, v := range []int64{c.Records, c.Live, c.LiveBytes, c.Tombstones, c.Queued, int64(clock)} {
-		b = binary.BigEndian.AppendUint64(b, uint64(v))
-	}
-	return b
-}
-
-func (r *Replica) loadCounts(ctx context.Context) error {
-	b, err := kv.Get(ctx, r.opts.Store, r.key("c"))
-	if err != nil || b == nil {
-		return err
-	}
-	rd := wire.NewReader(b)
-	r.counts = Counts{rd.I64(), rd.I64(), rd.I64(), rd.I64(), rd.I64()}
-	r.clock = record.Clock(rd.U64())
-	return rd.End()
 }
 
 func (r *Replica) notify(ap Applied) {

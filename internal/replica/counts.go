@@ -1,0 +1,46 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/internal/record"
+	"github.com/cansync/cansync/internal/wire"
+)
+
+func (c *Counts) replace(was, is Entry) {
+	if was.Member {
+		c.Live--
+		c.LiveBytes -= int64(was.Body.Size)
+	}
+	if was.Tombstone() {
+		c.Tombstones--
+	}
+	if is.Member {
+		c.Live++
+		c.LiveBytes += int64(is.Body.Size)
+	}
+	if is.Tombstone() {
+		c.Tombstones++
+	}
+}
+
+func (c Counts) encode(clock record.Clock) []byte {
+	b := make([]byte, 0, 48)
+	for _, v := range []int64{c.Records, c.Live, c.LiveBytes, c.Tombstones, c.Queued, int64(clock)} {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+func (r *Replica) loadCounts(ctx context.Context) error {
+	b, err := kv.Get(ctx, r.opts.Store, r.key("c"))
+	if err != nil || b == nil {
+		return err
+	}
+	rd := wire.NewReader(b)
+	r.counts = Counts{rd.I64(), rd.I64(), rd.I64(), rd.I64(), rd.I64()}
+	r.clock = record.Clock(rd.U64())
+	return rd.End()
+}

@@ -123,8 +123,8 @@ func backoff(n int, err error) time.Duration {
 	return d
 }
 
-// callTimeout bounds each call to the service but reads and watches, and a read's
-// wait for the next bytes.
+// callTimeout bounds each call to the service but reads and watches, and each wait of a
+// read; the waits of a read in all by package watchdog.
 const callTimeout = time.Minute
 
 var errStalled = errors.New("announce: the service does not answer")

@@ -3,13 +3,13 @@ package announce
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/blob"
 	"github.com/cansync/cansync/internal/inventory"
+	"github.com/cansync/cansync/internal/watchdog"
 )
 
 const (
@@ -152,6 +152,11 @@ func (a *Announcer) take(as can.Asset, h *blob.Hasher, tree *inventory.OutboardW
 			return note{}, false
 		}
 		a.readable(err)
+		if errors.Is(err, watchdog.ErrSlow) {
+			// It took a minute at least, which others wait for, and it may be this one only.
+			a.unread(as, err, false)
+			return note{}, false
+		}
 		wait := backoff(try, err)
 		if try == readTries {
 			a.rest.put(as, failing, func(n int) time.Duration { return backoff(n+readTries, err) })
@@ -205,26 +210,17 @@ func Hash(ctx context.Context, client can.Opener, handle string) (can.Digest, er
 	return s.Digest, err
 }
 
+// sum gives up on a service that hangs, or gives a byte now and then: as long as it is
+// read, a content keeps a reader from all others.
 func sum(ctx context.Context, client can.Opener, as can.Asset, h *blob.Hasher, buf []byte) (blob.Summary, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(callTimeout, func() { cancel(errStalled) })
-	defer idle.Stop()
-	stalled := func(err error) error {
-		if context.Cause(ctx) == errStalled {
-			return fmt.Errorf("%w: %w", can.ErrUnavailable, errStalled)
-		}
-		return err
-	}
-	rc, err := client.Open(ctx, as.Handle, 0, -1)
+	rc, err := watchdog.Open(ctx, client, as.Handle, 0, -1, callTimeout)
 	if err != nil {
-		return blob.Summary{}, stalled(err)
+		return blob.Summary{}, err
 	}
 	defer func() { _ = rc.Close() }()
 	h.Reset(max(as.Size, -1))
 	for {
 		n, err := rc.Read(buf)
-		idle.Reset(callTimeout)
 		if n > 0 {
 			if _, err := h.Write(buf[:n]); err != nil {
 				return blob.Summary{}, err
@@ -234,7 +230,7 @@ func sum(ctx context.Context, client can.Opener, as can.Asset, h *blob.Hasher, b
 			return h.Finish()
 		}
 		if err != nil {
-			return blob.Summary{}, stalled(err)
+			return blob.Summary{}, err
 		}
 	}
 }

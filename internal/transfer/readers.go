@@ -10,14 +10,38 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/inventory"
+	"github.com/cansync/cansync/internal/watchdog"
 	"github.com/cansync/cansync/transport"
 )
+
+const (
+	// serviceTime is how long the service may keep one read waiting: less than peers
+	// wait for an answer, so that they hear that the content is not to be had now.
+	serviceTime = 20 * time.Second
+	// endTime is how long it may take to say that a range is over.
+	endTime = time.Second
+)
+
+// steady opens contents of a service that may hang, or give a byte now and then, and
+// is then [watchdog.ErrSlow].
+type steady struct{ can.Opener }
+
+// Open implements can.Opener.
+func (s steady) Open(ctx context.Context, handle string, offset, n int64) (io.ReadCloser, error) {
+	return watchdog.Open(ctx, s.Opener, handle, offset, n, serviceTime)
+}
+
+// Ranges implements can.Ranger.
+func (s steady) Ranges() bool {
+	g, ok := s.Opener.(can.Ranger)
+	return !ok || g.Ranges()
+}
 
 // readers opens contents of the service at an offset. Where the service does not
 // read from the middle, readings are kept open behind the run that they were for,
 // so that the next run of the same peer goes on from there.
 type readers struct {
-	open can.Opener
+	open steady
 	max  int
 	idle time.Duration
 
@@ -49,17 +73,12 @@ func (r *reading) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (rs *readers) ranges() bool {
-	g, ok := rs.open.(can.Ranger)
-	return !ok || g.Ranges()
-}
-
 // at returns a reading that stands at offset and holds n bytes at least; the caller
 // gives it back or closes it. ctx is the run's, stream that of the stream it came on;
 // the reading itself may live until base ends. beat is called now and then while the
 // reading is brought to the offset.
 func (rs *readers) at(ctx, stream, base context.Context, it inventory.Item, peer transport.PeerID, offset, n int64, beat func()) (*reading, error) {
-	if rs.ranges() {
+	if rs.open.Ranges() {
 		return rs.start(ctx, base, it, peer, offset, n)
 	}
 	r := rs.take(it.Digest, peer, offset)
@@ -161,9 +180,11 @@ func (rs *readers) take(d can.Digest, peer transport.PeerID, offset int64) *read
 func (rs *readers) put(r *reading) {
 	if !r.whole {
 		// Reading up to the end tells whether the service sends more than was
-		// asked for, and lets its connection be used again.
+		// asked for, and lets its connection be used again. The next run waits for it.
+		late := time.AfterFunc(endTime, r.cancel)
 		var one [1]byte
 		_, _ = r.rc.Read(one[:])
+		late.Stop()
 		r.close()
 		return
 	}

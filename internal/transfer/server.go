@@ -18,7 +18,8 @@ import (
 // ServerConfig is what a server works with. Service, Inventory and Library are
 // required; a zero limit means its default.
 type ServerConfig struct {
-	// Service is read from; its [can.Ranger] says how.
+	// Service is read from; its [can.Ranger] says how. A read of a content for which it
+	// takes more than 20 seconds, or in all 20 and one for each 64 KiB, is given up.
 	Service   can.Opener
 	Inventory *inventory.Inventory
 	// Library returns a library of which the node is a member.
@@ -79,6 +80,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 type Server struct {
 	cfg     ServerConfig
 	log     *slog.Logger
+	service steady
 	buffers *turnstile
 	reads   *turnstile
 	trees   *trees
@@ -107,10 +109,11 @@ const readingIdle = time.Minute
 // NewServer returns a server; register its Serve for session.ProtoBlob.
 func NewServer(cfg ServerConfig) *Server {
 	cfg = cfg.withDefaults()
+	service := steady{cfg.Service}
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, buffers: newTurnstile(cfg.MaxBuffers, cfg.PeerBuffers),
-		reads: newTurnstile(cfg.MaxReads, cfg.MaxReads), trees: newTrees(cfg.Inventory, cfg.Service, cfg.TreeMemory),
-		readers: &readers{open: cfg.Service, max: 32, idle: readingIdle},
+		cfg: cfg, log: cfg.Logger, service: service, buffers: newTurnstile(cfg.MaxBuffers, cfg.PeerBuffers),
+		reads: newTurnstile(cfg.MaxReads, cfg.MaxReads), trees: newTrees(cfg.Inventory, service, cfg.TreeMemory),
+		readers: &readers{open: service, max: 32, idle: readingIdle},
 		peers:   make(map[transport.PeerID]*guest),
 	}
 	s.pieces.New = func() any { b := make([]byte, 0, frameHead+maxAnswer); return &b }

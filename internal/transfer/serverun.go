@@ -68,7 +68,7 @@ func (v *serving) small(q wantReq) answer {
 	v.s.buffers.charge(v.peer, flowSmall, int(it.Size))
 	done, err := v.s.read(v.ctx, v.peer, flowSmall, int(it.Size))
 	if err == nil {
-		a.data, err = whole(v.ctx, v.s.cfg.Service, it.Handle, it.Size)
+		a.data, err = whole(v.ctx, v.s.service, it.Handle, it.Size)
 		done()
 	}
 	if err == nil && can.Digest(sha256.Sum256(a.data)) != it.Digest {

@@ -27,8 +27,8 @@ func (c *Counts) replace(was, is Entry) {
 }
 
 func (c Counts) encode(clock record.Clock) []byte {
-	b := make([]byte, 0, 48)
-	for _, v := range []int64{c.Records, c.Live, c.LiveBytes, c.Tombstones, c.Queued, int64(clock)} {
+	b := make([]byte, 0, 64)
+	for _, v := range []int64{c.Records, c.Live, c.LiveBytes, c.Tombstones, c.Queued, int64(clock), c.Trashed, c.TrashedBytes} {
 		b = binary.BigEndian.AppendUint64(b, uint64(v))
 	}
 	return b
@@ -40,7 +40,10 @@ func (r *Replica) loadCounts(ctx context.Context) error {
 		return err
 	}
 	rd := wire.NewReader(b)
-	r.counts = Counts{rd.I64(), rd.I64(), rd.I64(), rd.I64(), rd.I64()}
+	r.counts = Counts{Records: rd.I64(), Live: rd.I64(), LiveBytes: rd.I64(), Tombstones: rd.I64(), Queued: rd.I64()}
 	r.clock = record.Clock(rd.U64())
+	if rd.Len() > 0 { // what was written before these were counted has none
+		r.counts.Trashed, r.counts.TrashedBytes = rd.I64(), rd.I64()
+	}
 	return rd.End()
 }

@@ -106,9 +106,17 @@ type Local struct {
 	// published from it.
 	Applied record.ID
 	State   State
+
+	size int64 // of the content, with TrashedHere
 }
 
-func (l Local) encode() []byte { return append([]byte{1, byte(l.State)}, l.Applied[:]...) }
+func (l Local) encode() []byte {
+	b := append([]byte{1, byte(l.State)}, l.Applied[:]...)
+	if l.State == TrashedHere {
+		b = wire.AppendU64(b, uint64(l.size))
+	}
+	return b
+}
 
 // Local returns what the node made of the asset; the zero value when nothing.
 func (r *Replica) Local(ctx context.Context, asset can.Digest) (Local, error) {
@@ -123,6 +131,9 @@ func (r *Replica) local(ctx context.Context, from ds.Read, asset can.Digest) (Lo
 	rd := wire.NewReader(b)
 	rd.U8()
 	l := Local{State: State(rd.U8()), Applied: rd.B32()}
+	if rd.Len() > 0 {
+		l.size = rd.I64()
+	}
 	return l, rd.End()
 }
 
@@ -173,6 +184,9 @@ func (t *tx) enqueue(ctx context.Context, asset can.Digest, known bool) error {
 	w := Work{Asset: asset, State: Wanted, Since: t.now}
 	if b == nil {
 		t.counts.Queued++
+		if err := t.recall(ctx, asset, known); err != nil {
+			return err
+		}
 	} else if old, err := decodeWork(asset, b); err == nil {
 		w = old
 		w.Next, w.Attempts, w.Cause, w.Detail = 0, 0, NoCause, ""
@@ -200,8 +214,27 @@ func (t *tx) settleAs(ctx context.Context, asset can.Digest, known bool, l Local
 		if err := t.txn.Delete(ctx, key); err != nil {
 			return err
 		}
+	} else if err := t.recall(ctx, asset, known); err != nil {
+		return err
+	}
+	if l.State == TrashedHere {
+		t.counts.Trashed++
+		t.counts.TrashedBytes += l.size
 	}
 	return t.txn.Put(ctx, t.r.assetKey("p", asset), l.encode())
+}
+
+// recall takes an asset that does not wait out of the count of what is trashed here.
+func (t *tx) recall(ctx context.Context, asset can.Digest, known bool) error {
+	if !known || t.counts.Trashed == 0 {
+		return nil
+	}
+	l, err := t.r.local(ctx, t.txn, asset)
+	if err == nil && l.State == TrashedHere {
+		t.counts.Trashed--
+		t.counts.TrashedBytes -= l.size
+	}
+	return err
 }
 
 // Settled is an asset with which the node is done for now.
@@ -221,11 +254,13 @@ func (r *Replica) Settle(ctx context.Context, done []Settled) (int, error) {
 			if err != nil {
 				return err
 			}
-			if e := t.lens.entry(s.Asset, rows); e.ID() != s.Applied {
-				if err := t.txn.Put(ctx, r.assetKey("p", s.Asset), s.Local.encode()); err != nil {
+			e := t.lens.entry(s.Asset, rows)
+			s.size = int64(e.Body.Size)
+			if e.ID() != s.Applied {
+				if err := t.enqueue(ctx, s.Asset, true); err != nil {
 					return err
 				}
-				if err := t.enqueue(ctx, s.Asset, true); err != nil {
+				if err := t.txn.Put(ctx, r.assetKey("p", s.Asset), s.Local.encode()); err != nil {
 					return err
 				}
 				continue

@@ -40,7 +40,7 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 		return err
 	}
 	err = r.updateLocked(ctx, func(t *tx) error {
-		counts.Queued = t.counts.Queued
+		counts.Queued, counts.Trashed, counts.TrashedBytes = t.counts.Queued, t.counts.Trashed, t.counts.TrashedBytes
 		t.counts = counts
 		if err := t.txn.Put(ctx, r.key("f"), enc); err != nil {
 			return err

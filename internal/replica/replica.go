@@ -88,6 +88,9 @@ type Counts struct {
 	LiveBytes  int64 // their sizes added up
 	Tombstones int64 // assets whose live record is a tombstone
 	Queued     int64 // assets waiting for the node's attention
+	// Trashed are the assets that are trashed here and do not wait, with their sizes
+	// added up.
+	Trashed, TrashedBytes int64
 }
 
 // Applied reports what one call of Apply or Publish changed, once it can be read. What

@@ -29,8 +29,8 @@ type task struct {
 	// Guarded by the fetcher's mutex.
 	lined   bool // in line for a worker, maybe twice
 	running bool
-	asked   bool // running because it was asked for by name
-	again   bool // something changed while it was running
+	turn    *turn // at a worker, while running
+	again   bool  // something changed while it was running
 	done    int64
 	total   int64
 	moved   bool // done was told of once
@@ -38,6 +38,13 @@ type task struct {
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+}
+
+// turn is one go of a task at a worker, guarded by the fetcher's mutex. The task may
+// be in its next one before the last is over.
+type turn struct {
+	large, asked bool // asked: the asset was asked for by name
+	over         bool
 }
 
 // fifo is a queue of tasks.
@@ -201,14 +208,18 @@ func (d *desk) smallWaits() bool {
 	return !d.lib.Paused() && (d.askedSmall.len() > 0 || d.small.len() > 0 && d.lib.Fetches())
 }
 
-// ask puts assets first.
+// ask puts assets first. One that is being worked on counts from now on as asked for
+// by name, so that others do not begin beside it.
 func (d *desk) ask(assets map[can.Digest]bool) {
 	for a, large := range assets {
 		d.asked[a] = struct{}{}
-		if t := d.pending[a]; t == nil {
+		switch t := d.pending[a]; {
+		case t == nil:
 			d.enqueue(a, large)
-		} else if t.lined {
+		case t.lined:
 			d.lineFor(t.large, true).push(t)
+		case t.running:
+			d.f.favour(t.turn)
 		}
 	}
 }

@@ -321,7 +321,6 @@ func (f *Fetcher) dispatch() {
 		if t == nil {
 			break
 		}
-		f.count(t, 1)
 		go f.work(t)
 	}
 	for f.large < f.cfg.Large {
@@ -329,21 +328,40 @@ func (f *Fetcher) dispatch() {
 		if t == nil {
 			break
 		}
-		f.count(t, 1)
 		go f.work(t)
 	}
 }
 
-// count counts the workers at work. It is called with mu held.
-func (f *Fetcher) count(t *task, n int) {
+// begin and end count the workers at work. They are called with mu held.
+func (f *Fetcher) begin(large, asked bool) *turn {
+	f.count(large, asked, 1)
+	return &turn{large: large, asked: asked}
+}
+
+func (f *Fetcher) end(r *turn) {
+	r.over = true
+	f.count(r.large, r.asked, -1)
+}
+
+// favour has a turn count as one of what was asked for by name. It is called with mu
+// held.
+func (f *Fetcher) favour(r *turn) {
+	if !r.over && !r.asked {
+		f.count(r.large, false, -1)
+		f.count(r.large, true, 1)
+		r.asked = true
+	}
+}
+
+func (f *Fetcher) count(large, asked bool, n int) {
 	class := 0
-	if t.large {
+	if large {
 		class = 1
 		f.large += n
 	} else {
 		f.small += n
 	}
-	if t.asked {
+	if asked {
 		f.asking[class] += n
 	}
 }
@@ -381,7 +399,7 @@ func (f *Fetcher) take(large, asked bool) *task {
 		if t == nil {
 			continue
 		}
-		t.running, t.again, t.asked = true, false, asked
+		t.running, t.again, t.turn = true, false, f.begin(t.large, asked)
 		t.ctx, t.cancel = context.WithCancelCause(d.ctx)
 		d.tasks.Add(1)
 		if d.more && d.small.len()+d.large.len() < lowWater {
@@ -396,18 +414,15 @@ func (f *Fetcher) take(large, asked bool) *task {
 func (f *Fetcher) work(t *task) {
 	large := t.large
 	for t != nil {
-		d := t.d
+		d, r := t.d, t.turn
 		out := d.act(t)
 		t.cancel(nil)
 		d.hand(out)
 		d.tasks.Done()
 		f.mu.Lock()
-		f.count(t, -1)
-		asked := t.asked
-		if t = f.next(large); t != nil {
-			f.count(t, 1)
-		}
-		if t == nil && !large || asked {
+		f.end(r)
+		t = f.next(large)
+		if t == nil && !large || r.asked {
 			f.dispatch() // others may have waited for it
 		}
 		f.mu.Unlock()

@@ -217,3 +217,32 @@ func TestProgressTellsWhatIsMissing(t *testing.T) {
 		require.Empty(t, p.Transfers)
 	})
 }
+
+// What is under way already when it is asked for keeps others from beginning beside
+// it, but one of each size.
+func TestWhatIsUnderWayComesFirstToo(t *testing.T) {
+	world(t, cantest.Options{}, control.DeleteKeep, func(t *testing.T, n *node, s *shared) {
+		n.stop()
+		n.with = func(c *Config) { c.Small, c.Large = 1, 3 }
+		n.start(s)
+		hold := make(chan struct{})
+		n.src.set(func() { n.src.hold = hold })
+		first, _ := bodyOf(large(1), 0)
+		s.say(n, record.Announce, large(1))
+		s.pass(n.lib)
+		wait(t.Context(), time.Second) // it is under way
+		require.NoError(t, n.f.Fetch(t.Context(), n.lib.ID(), first))
+		s.say(n, record.Announce, large(2), large(3), large(4))
+		s.pass(n.lib)
+		wait(t.Context(), time.Second)
+		p, err := n.f.Progress(t.Context(), n.lib.ID())
+		require.NoError(t, err)
+		require.Equal(t, 2, p.Running, "it and one other")
+		close(hold)
+		until(t, "all are here", time.Minute, n.idle)
+		n.f.mu.Lock()
+		defer n.f.mu.Unlock()
+		require.Equal(t, [2]int{}, n.f.asking)
+		require.Zero(t, n.f.small+n.f.large)
+	})
+}

@@ -106,6 +106,9 @@ func (d *desk) failed(t *task, err error, took time.Duration) outcome {
 	}
 	row.Next, row.Cause, row.Detail = next.UnixMilli(), p.cause, err.Error()
 	switch {
+	case p.cause == replica.BadContent: // nothing of it is of use
+		d.dropStage(t)
+		row.State = replica.Wanted
 	case p.ingesting:
 		row.State = replica.Ingesting
 	case row.State == replica.Ingesting && t.large:

@@ -1,6 +1,8 @@
 package cansync_test
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -11,6 +13,8 @@ import (
 	"github.com/cansync/cansync"
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
+	"github.com/cansync/cansync/internal/blob"
+	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/transport/memory"
 )
 
@@ -24,6 +28,30 @@ func (m *machine) asset(id cansync.LibraryID, d can.Digest) cansync.Asset {
 		}
 	}
 	return a
+}
+
+// lie announces a content whose digest and BLAKE3 hash are of different bytes, as an
+// altered node could.
+func (m *machine) lie(id cansync.LibraryID) can.Digest {
+	ctx := m.t.Context()
+	require.NoError(m.t, m.lib(id).SetPublishMode(cansync.PublishApprove))
+	d := m.add(1, 200_000)
+	inv := inventory.New(m.store)
+	var items []inventory.Item
+	eventually(m.t, "it is read", func() (ok bool) {
+		var err error
+		items, err = inv.ByDigest(ctx, d)
+		return err == nil && len(items) == 1
+	})
+	other, err := io.ReadAll(cantest.Generated(2, 200_000))
+	require.NoError(m.t, err)
+	sum := blob.Sum(other)
+	items[0].Root = sum.Root
+	require.NoError(m.t, inv.PutOutboard(ctx, d, bytes.NewReader(sum.Outboard)))
+	require.NoError(m.t, inv.Put(ctx, items[0]))
+	require.True(m.t, m.svc.Corrupt(items[0].Handle, other))
+	require.NoError(m.t, m.lib(id).Approve(ctx, d))
+	return d
 }
 
 // shown waits until an asset shows a state and a cause.
@@ -82,6 +110,24 @@ func TestWhyAnAssetHasNotCome(t *testing.T) {
 			require.Contains(t, shows(d, cansync.Wanted, cansync.NoSpace).Detail, "quota")
 			require.NoError(t, b.lib(id).SetQuota(1000))
 			shows(d, cansync.Have, "")
+		},
+		"bad content": func(t *testing.T, a, b *machine, id cansync.LibraryID, shows shown) {
+			d := a.lie(id)
+			require.NotEmpty(t, shows(d, cansync.Wanted, cansync.BadContent).Detail)
+			require.Zero(t, b.svc.Len())
+			require.Equal(t, map[cansync.Cause]int64{cansync.BadContent: 1}, b.status(id).Causes)
+			require.Equal(t, cansync.StateWaiting, b.status(id).State)
+			require.Zero(t, b.progress(id).BytesDone)
+		},
+		"trashed here": func(t *testing.T, a, b *machine, id cansync.LibraryID, shows shown) {
+			d, other := a.add(1, 1000), a.add(2, 1000)
+			shows(d, cansync.Have, "")
+			shows(other, cansync.Have, "")
+			require.NoError(t, b.lib(id).SetMode(cansync.ReceiveOnly))
+			require.NoError(t, b.svc.Trash(t.Context(), b.handleOf(d)))
+			require.Empty(t, shows(d, cansync.TrashedHere, "").Handle)
+			require.NoError(t, b.lib(id).Fetch(t.Context(), d))
+			require.NotEmpty(t, shows(d, cansync.Have, "").Handle)
 		},
 		"outside the view": func(t *testing.T, a, b *machine, id cansync.LibraryID, shows shown) {
 			here, not := a.add(1, 1000), a.add(2, 2000)

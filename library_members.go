@@ -100,16 +100,21 @@ type Member struct {
 	Access Access
 	// Until ends its membership; the zero time means no end.
 	Until time.Time
+	// Owner says that it came in by the library's owner key and no ticket.
+	Owner bool
 	// Self says that it is this node.
 	Self bool
-	// Connected says that the library is shared with it now.
+	// Connected says that the library is shared with it now; this node always is.
 	Connected bool
+	// Ended says that its membership has ended, by this node's clock: what it says
+	// counts no more.
+	Ended bool
 	// Joined is when it was admitted, by the clock of who admitted it.
 	Joined time.Time
 }
 
 // Members returns the devices of the library in the order in which they were
-// admitted.
+// admitted, those whose membership has ended too.
 func (l *Library) Members() ([]Member, error) {
 	lib, done, err := l.member()
 	if err != nil {
@@ -125,13 +130,16 @@ func (l *Library) Members() ([]Member, error) {
 	for _, m := range lib.Members() {
 		id := transport.PeerID(m.Device)
 		one := Member{
-			Peer: id, Access: accessOf(m.Rights), Self: id == l.n.tr.ID(), Connected: up[id], Joined: m.Clock.Time(),
+			Peer: id, Access: accessOf(m.Rights), Joined: m.Clock.Time(),
+			Owner: m.Admitter == (capability.CertID{}), Self: id == l.n.tr.ID(),
 		}
+		one.Connected = up[id] || one.Self
 		if m.GrantExp != 0 {
 			one.Until = time.Unix(m.GrantExp, 0).UTC()
 		}
 		if i, ok := at[id]; ok { // it redeemed a second ticket: the rights add up
 			out[i].Access |= one.Access
+			out[i].Owner = out[i].Owner || one.Owner
 			if was := out[i].Until; one.Until.IsZero() || !was.IsZero() && one.Until.After(was) {
 				out[i].Until = one.Until
 			}
@@ -139,6 +147,10 @@ func (l *Library) Members() ([]Member, error) {
 		}
 		at[id] = len(out)
 		out = append(out, one)
+	}
+	now := l.n.cfg.Now()
+	for i, m := range out {
+		out[i].Ended = !m.Until.IsZero() && now.After(m.Until)
 	}
 	return out, nil
 }

@@ -22,10 +22,15 @@ type Progress struct {
 	// are wanted, and else estimated from as many.
 	Assets, AssetsDone int64
 	Bytes, BytesDone   int64
+	// AssetsTrashed and BytesTrashed were trashed here and are not fetched again: they
+	// are neither done nor on their way. Those whose removal is held count among them,
+	// with their bytes among BytesDone until that is decided.
+	AssetsTrashed, BytesTrashed int64
 	// Rate is what the node receives, and UploadRate what it serves.
 	Rate, UploadRate int64
 	// ETA is how long the rest takes at this rate; 0 when nothing is left or when
-	// it can't be known, since nothing moves.
+	// it can't be known, since nothing moves. In a mode that fetches only what is asked
+	// for, the rest is that of Transfers.
 	ETA time.Duration
 	// Transfers are the large assets (more than 64 KiB) on their way, ordered by
 	// digest. Smaller ones come and go too fast to be listed.
@@ -58,16 +63,23 @@ func (l *Library) Progress(ctx context.Context) (Progress, error) {
 	if err != nil {
 		return Progress{}, err
 	}
-	p := Progress{Assets: c.Live, AssetsDone: max(0, c.Live-c.Queued), Bytes: c.LiveBytes}
+	trashed := c.Trashed + int64(l.n.announcer.Held(l.id))
+	p := Progress{
+		Assets: c.Live, AssetsDone: max(0, c.Live-c.Queued-trashed), Bytes: c.LiveBytes,
+		AssetsTrashed: trashed, BytesTrashed: c.TrashedBytes,
+	}
 	missing, rest := f.Missing, int64(0)
 	for _, t := range f.Transfers {
 		p.Transfers = append(p.Transfers, AssetTransfer{Digest: t.Asset, Done: t.Done, Total: t.Total, Rate: t.Rate})
 		missing -= t.Done
 		rest += t.Total - t.Done
 	}
-	missing = min(max(missing, rest), p.Bytes)
-	p.BytesDone = p.Bytes - missing
+	missing = min(max(missing, rest), max(0, p.Bytes-p.BytesTrashed))
+	p.BytesDone = max(0, p.Bytes-p.BytesTrashed-missing)
 	p.Rate, p.UploadRate = l.n.flows.rates(l.id, time.Now())
+	if !lib.Fetches() { // only what was asked for by name comes
+		missing = rest
+	}
 	p.ETA = eta(missing, p.Rate)
 	return p, nil
 }
@@ -162,7 +174,7 @@ func (h *hub) report(e Event) {
 		h.reports = make(map[LibraryID]report)
 	}
 	h.told++
-	e.Time = h.now()
+	e.Time = eventTime(h.now())
 	h.reports[e.Library] = report{h.told, e}
 	close(h.wake)
 	h.wake = make(chan struct{})

@@ -135,9 +135,11 @@ type LibraryStatus struct {
 	// Assets are in the library, with Bytes in all.
 	Assets int64
 	Bytes  int64
-	// Synced of them are as they should be in the local CAN Service; Pending wait
-	// for the node, Failed of those after an attempt that failed.
+	// Synced of them are as they should be in the local CAN Service; Trashed were
+	// trashed here, those whose removal is held included, and are not fetched again;
+	// Pending wait for the node, Failed of those after an attempt that failed.
 	Synced  int64
+	Trashed int64
 	Pending int64
 	Failed  int64
 	// Causes counts what keeps the failed ones and, where the mode fetches nothing,
@@ -185,7 +187,8 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 			return LibraryStatus{}, err
 		}
 	}
-	s.Synced = max(0, c.Live-s.Pending)
+	s.Trashed = c.Trashed + int64(s.Held)
+	s.Synced = max(0, c.Live-s.Pending-s.Trashed)
 	switch {
 	case lib.Paused():
 		s.State = StatePaused

@@ -23,6 +23,16 @@ type Limits struct {
 // MinLimit is the smallest limit in force, in bytes per second.
 const MinLimit = transfer.MinRate
 
+// effective returns the limits as they are in force.
+func (l Limits) effective() Limits {
+	for _, n := range []*int64{&l.Upload, &l.Download} {
+		if *n > 0 {
+			*n = max(*n, MinLimit)
+		}
+	}
+	return l
+}
+
 func (l Limits) check() error {
 	if l.Upload < 0 || l.Download < 0 {
 		return fmt.Errorf("%w: Limits: negative", ErrConfig)
@@ -54,11 +64,12 @@ func (n *Node) SetLimits(l Limits) error {
 	return nil
 }
 
-// Limits returns the limits of the node.
+// Limits returns the limits of the node that are in force: none is between 0 and
+// [MinLimit].
 func (n *Node) Limits() Limits {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.limited
+	return n.limited.effective()
 }
 
 // MaxPeerLimits bounds the peers that have limits of their own.
@@ -87,14 +98,14 @@ func (n *Node) SetPeerLimits(peer transport.PeerID, l Limits) error {
 		if _, ok := n.peerLimits[peer]; !ok && len(n.peerLimits) == MaxPeerLimits {
 			return fmt.Errorf("%w: Limits: %d peers have some already; lift one's first", ErrConfig, MaxPeerLimits)
 		}
-		n.peerLimits[peer] = l
+		n.peerLimits[peer] = l.effective()
 	}
 	n.limits.up.SetPeer(peer, l.Upload)
 	n.limits.down.SetPeer(peer, l.Download)
 	return nil
 }
 
-// PeerLimits returns the limits of each peer that has some.
+// PeerLimits returns the limits in force of each peer that has some.
 func (n *Node) PeerLimits() map[transport.PeerID]Limits {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -121,11 +132,12 @@ func (l *Library) SetLimits(limits Limits) error {
 	return nil
 }
 
-// Limits returns the limits of the library.
+// Limits returns the limits of the library that are in force: none is between 0 and
+// [MinLimit].
 func (l *Library) Limits() Limits {
 	l.n.mu.Lock()
 	defer l.n.mu.Unlock()
-	return Limits{Upload: l.keys.Upload, Download: l.keys.Download}
+	return Limits{Upload: l.keys.Upload, Download: l.keys.Download}.effective()
 }
 
 // SetQuota bounds how many bytes of the library the node brings into the local CAN
@@ -181,24 +193,35 @@ const MaxAsked = fetch.MaxAsked
 var ErrTooMany = fetch.ErrTooMany
 
 // Fetch fetches assets on demand: before all others of the node, and also in modes
-// in which nothing else is fetched, except [Paused]. Assets that are here, that
-// were trashed here, or that the library does not hold are passed over. It returns
-// when they are queued; [Library.Asset] tells how far each is, [EventFetched] when
-// it came, and [Library.WaitHolders] waits for that. What could not be had at once is
-// tried again; in a mode that fetches nothing else a restart forgets it. Errors match
-// [ErrTooMany].
+// in which nothing else is fetched, except [Paused], in which it waits for the end of
+// that. Assets that were trashed here come back, and a removal of them that was held
+// is not made. Assets that are here or that the library does not hold are passed
+// over. It returns when they are queued; [Library.Asset] tells how far each is,
+// [EventFetched] when it came, and [Library.WaitHolders] waits for that. What could
+// not be had at once is tried again; in a mode that fetches nothing else a restart
+// forgets it. Errors match [ErrTooMany], [ErrNotJoined], [ErrNoLibrary] or [ErrClosed],
+// or are the store's.
 func (l *Library) Fetch(ctx context.Context, digests ...can.Digest) error {
 	_, done, err := l.member()
 	if err != nil {
 		return err
 	}
 	defer done()
+	if len(digests) > MaxAsked {
+		return fmt.Errorf("%w: %d at once, at most %d", ErrTooMany, len(digests), MaxAsked)
+	}
+	if err := l.n.announcer.Reclaim(l.id, digests...); err != nil {
+		return err
+	}
 	return l.n.fetcher.Fetch(ctx, l.id, digests...)
 }
 
-// Prioritize puts assets before all others that the node fetches; transfers that
-// are under way go on beside them. Without it small assets come first. In a mode
-// that fetches nothing it does nothing. Otherwise it is [Library.Fetch].
+// Prioritize puts assets before all others that the node fetches. Transfers that are
+// under way go on beside them at an equal share, and no further ones of the same size
+// class begin but one at a time. Without it small assets come first. Assets that are
+// on their way already, that are here, were trashed here or are not in the library
+// are passed over, and in a mode that fetches nothing it does nothing. Errors are
+// those of [Library.Fetch].
 func (l *Library) Prioritize(ctx context.Context, digests ...can.Digest) error {
 	lib, done, err := l.member()
 	if err != nil {

@@ -145,9 +145,6 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.events.load(ctx, n.store); err != nil {
 		return nil, err
 	}
-	if err := n.events.reserve(ctx, n.store); err != nil { // a full disk is no reason not to start
-		n.log.Warn("numbers of events not reserved; after a crash they may come twice", "error", err)
-	}
 	n.inv = inventory.New(n.store)
 	if err := n.reprieveAll(ctx); err != nil {
 		n.log.Warn("records of libraries without keys not dropped", "error", err)

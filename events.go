@@ -59,7 +59,7 @@ const (
 	// left alone for ten minutes.
 	EventPeerLied EventKind = "peer_lied"
 	// EventMissed: the reader was too slow, and events were dropped before this
-	// one. Size tells how many.
+	// one, or a crash may have lost some. Size tells how many at most.
 	EventMissed EventKind = "missed"
 )
 
@@ -67,7 +67,8 @@ const (
 // are zero.
 type Event struct {
 	// Seq grows from event to event, over restarts too.
-	Seq     uint64
+	Seq uint64
+	// Time is when it happened, in whole milliseconds.
 	Time    time.Time
 	Kind    EventKind
 	Library LibraryID
@@ -93,12 +94,15 @@ type hub struct {
 	now func() time.Time
 
 	shut chan struct{} // closed by close
+	hid  chan struct{} // told of events that readers can't see yet
 
 	mu      sync.Mutex
 	ring    []Event // in order of Seq, at most twice keptEvents
 	seq     uint64
+	shown   uint64          // the last that readers may see
 	flushed uint64          // the last that is in the store
-	top     uint64          // what the store says of the numbers given out
+	top     uint64          // the store says that numbers up to this one may be given out
+	deaf    bool            // the store refuses to write: readers need not wait for it
 	stored  map[uint64]bool // the chunks that are in the store
 	wake    chan struct{}   // closed and replaced at each event
 	closed  bool
@@ -107,7 +111,7 @@ type hub struct {
 }
 
 func newHub(now func() time.Time) *hub {
-	return &hub{now: now, wake: make(chan struct{}), shut: make(chan struct{}), stored: make(map[uint64]bool)}
+	return &hub{now: now, wake: make(chan struct{}), shut: make(chan struct{}), hid: make(chan struct{}, 1), stored: make(map[uint64]bool)}
 }
 
 func (h *hub) emit(e Event) {
@@ -117,7 +121,15 @@ func (h *hub) emit(e Event) {
 		return
 	}
 	h.seq++
-	e.Seq, e.Time = h.seq, h.now()
+	e.Seq, e.Time = h.seq, eventTime(h.now())
+	if h.seq <= h.top || h.deaf {
+		h.shown = h.seq
+	} else {
+		select {
+		case h.hid <- struct{}{}:
+		default:
+		}
+	}
 	if len(h.ring) >= 2*keptEvents {
 		h.ring = append([]Event(nil), h.ring[keptEvents:]...)
 	}
@@ -126,11 +138,14 @@ func (h *hub) emit(e Event) {
 	h.wake = make(chan struct{})
 }
 
+// eventTime is the time of an event, as precise as it is after a restart.
+func eventTime(t time.Time) time.Time { return t.Truncate(time.Millisecond) }
+
 func (h *hub) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.closed {
-		h.closed = true
+		h.closed, h.shown = true, h.seq
 		close(h.shut)
 		close(h.wake)
 	}
@@ -141,7 +156,10 @@ func (h *hub) after(seq uint64) (events []Event, wake <-chan struct{}, closed bo
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at, _ := slices.BinarySearchFunc(h.ring, seq+1, func(e Event, s uint64) int { return cmp.Compare(e.Seq, s) })
-	events = append(events, h.ring[max(at, len(h.ring)-keptEvents):]...)
+	end, _ := slices.BinarySearchFunc(h.ring, h.shown+1, func(e Event, s uint64) int { return cmp.Compare(e.Seq, s) })
+	if at = max(at, len(h.ring)-keptEvents); at < end {
+		events = append(events, h.ring[at:end]...)
+	}
 	return events, h.wake, h.closed
 }
 
@@ -171,13 +189,14 @@ func (n *Node) Events(ctx context.Context) iter.Seq[Event] {
 func (n *Node) LastEvent() uint64 {
 	n.events.mu.Lock()
 	defer n.events.mu.Unlock()
-	return n.events.seq
+	return n.events.shown
 }
 
 // EventsAfter is [Node.Events] for a reader that saw everything up to the event
 // with the number seq, before a restart of the node perhaps; 0 yields everything
-// that is still kept, the last 4,096 events at least. Numbers that a crash skipped
-// are reported as missed too. A number that the node never gave, since its data
+// that is still kept, the last 4,096 events at least. A crash of the node within a
+// second or two of an event may lose events, and only then skips numbers, which are
+// reported as missed. A number that the node never gave, since its data
 // directory is not the one that it was, yields an [EventMissed] and what happens from
 // now on.
 func (n *Node) EventsAfter(ctx context.Context, seq uint64) iter.Seq[Event] {
@@ -185,7 +204,7 @@ func (n *Node) EventsAfter(ctx context.Context, seq uint64) iter.Seq[Event] {
 		seq, told := seq, n.events.reported()
 		if last := n.LastEvent(); seq > last {
 			seq = last
-			if !yield(Event{Seq: last, Time: n.cfg.Now(), Kind: EventMissed, Size: int64(last)}) {
+			if !yield(Event{Seq: last, Time: eventTime(n.cfg.Now()), Kind: EventMissed, Size: int64(last)}) {
 				return
 			}
 		}

@@ -18,14 +18,16 @@ import (
 )
 
 // Events are kept in the store so that a reader can go on behind the last one it
-// saw, also after a restart. They are written in chunks, a moment late: a crash
-// may lose the last ones, and their numbers are then skipped, which a reader is
-// told as an EventMissed.
+// saw, also after a restart. One that comes alone is written before a reader sees
+// it. When more come, numbers are reserved and events are seen at once and written
+// once a second; a crash then may lose some, and the reserved numbers are skipped,
+// which a reader is told as an EventMissed. When no more come the rest of the
+// reserve is given back, so that a crash of a node at rest loses and skips nothing.
 
 const (
 	eventChunk   = 256
 	eventFlush   = time.Second
-	eventReserve = 1 << 16 // numbers skipped after a crash, more than pile up between two flushes
+	eventReserve = 1 << 10 // numbers that may be given out between two flushes; more wait for the next
 	maxEventText = 500
 )
 
@@ -102,57 +104,71 @@ func (h *hub) load(ctx context.Context, s store.Store) error {
 		seq = max(seq, ring[n-1].Seq)
 	}
 	h.mu.Lock()
-	h.ring, h.stored, h.seq, h.flushed, h.top = ring, stored, seq, seq, seq
+	h.ring, h.stored, h.seq, h.shown, h.flushed, h.top = ring, stored, seq, seq, seq, seq
 	h.mu.Unlock()
-	return nil
-}
-
-// reserve makes the next numbers this node's before one is given out: a crash
-// before the first flush would else give them twice.
-func (h *hub) reserve(ctx context.Context, s store.Store) error {
-	h.mu.Lock()
-	top := h.seq + eventReserve
-	h.mu.Unlock()
-	if err := s.Put(ctx, eventTop, wire.AppendU64(nil, top)); err != nil {
-		return err
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.top = top
 	return nil
 }
 
 // run writes events to the store until the hub is closed, and the last ones then.
 func (h *hub) run(s store.Store, report func(error)) {
 	ctx := context.Background() // the store outlives the hub
+	var last time.Time          // the last flush
 	for {
 		h.mu.Lock()
-		wake, closed, due := h.wake, h.closed, h.seq > h.flushed
-		reserved := h.top > h.seq
+		wake, closed, news, open, hidden := h.wake, h.closed, h.seq > h.flushed, h.top > h.seq, h.seq > h.shown
 		h.mu.Unlock()
-		if due || closed && reserved { // numbers that nobody got are given back
-			if err := h.flush(ctx, s, closed); err != nil {
+		switch wait := eventFlush - time.Since(last); {
+		case closed && !news && !open:
+			return
+		case closed:
+			if err := h.flush(ctx, s, 0); err != nil {
 				report(err)
 			}
-		}
-		if closed {
 			return
-		}
-		if !due {
+		case !news && !open:
 			<-wake
 			continue
+		case !hidden && wait > 0:
+			timer := time.NewTimer(wait)
+			select {
+			case <-timer.C:
+			case <-h.shut:
+			case <-h.hid:
+			}
+			timer.Stop()
+			continue
 		}
-		timer := time.NewTimer(eventFlush)
-		select {
-		case <-timer.C:
-		case <-h.shut:
+		reserve := uint64(0)
+		if news && time.Since(last) < 2*eventFlush {
+			reserve = eventReserve
 		}
-		timer.Stop()
+		last = time.Now()
+		if err := h.flush(ctx, s, reserve); err != nil {
+			h.unheard()
+			report(err)
+		}
 	}
 }
 
-// flush writes the chunks that changed, and forgets the oldest.
-func (h *hub) flush(ctx context.Context, s store.Store, last bool) error {
+// unheard lets readers see what the store refuses to keep.
+func (h *hub) unheard() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.deaf = true
+	h.show(h.seq)
+}
+
+// show lets readers see the events up to one. It is called with mu held.
+func (h *hub) show(seq uint64) {
+	if seq > h.shown && !h.closed {
+		h.shown = seq
+		close(h.wake)
+		h.wake = make(chan struct{})
+	}
+}
+
+// flush writes the chunks that changed, forgets the oldest, and reserves numbers.
+func (h *hub) flush(ctx context.Context, s store.Store, reserve uint64) error {
 	h.mu.Lock()
 	ring, seq, from := h.ring, h.seq, h.flushed
 	var old []uint64
@@ -168,10 +184,7 @@ func (h *hub) flush(ctx context.Context, s store.Store, last bool) error {
 			chunks[c] = ring[i].append(chunks[c])
 		}
 	}
-	top := seq
-	if !last {
-		top += eventReserve
-	}
+	top := seq + reserve
 	err := kv.Update(ctx, s, func(txn ds.Txn) error {
 		for c, b := range chunks {
 			if err := txn.Put(ctx, eventKey(c), b); err != nil {
@@ -190,7 +203,8 @@ func (h *hub) flush(ctx context.Context, s store.Store, last bool) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.flushed, h.top = seq, top
+	h.flushed, h.top, h.deaf = seq, top, false
+	h.show(min(h.seq, top))
 	for c := range chunks {
 		h.stored[c] = true
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -38,6 +39,8 @@ type config struct {
 	Download   int64
 	Reserve    int64 // bytes of disk space to leave free, 0 for the default
 	Token      string
+
+	file string // where it was read, for errors
 }
 
 func defaults() config {
@@ -73,7 +76,16 @@ func load(path string) (config, error) {
 	if err != nil {
 		return config{}, fmt.Errorf("configuration %s: %w", path, err)
 	}
+	c.file = path
 	return c, nil
+}
+
+// blame says which file an error about the configuration is about.
+func (c config) blame(err error) error {
+	if c.file == "" {
+		return err
+	}
+	return fmt.Errorf("configuration %s: %w", c.file, err)
 }
 
 // key reads one key of the file.
@@ -258,6 +270,9 @@ func (c config) check() error {
 	case cansync.Public, cansync.Private, cansync.LAN:
 	default:
 		return fmt.Errorf("network: want public, private or lan")
+	}
+	if u, err := url.Parse(c.ServiceURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return errors.New("can_service_url: want a URL that begins with http:// or https://, such as http://127.0.0.1:3210/api/v1/can/0")
 	}
 	if c.Reserve > 0 && c.Reserve < minReserve {
 		return errors.New("disk_reserve: want 32MiB or more, without which a disk that fills up could end the sidecar; 0 means 512MiB")

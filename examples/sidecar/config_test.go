@@ -96,6 +96,9 @@ func TestBadConfig(t *testing.T) {
 		"can_service_url: {a: b}":                          "can_service_url: want a text",
 		"listen: /ip4/127.0.0.1":                           "listen: want a list",
 		"bootstrap: [1]":                                   "bootstrap: line 1: want a multiaddr",
+		"can_service_url: 127.0.0.1:3210":                  "can_service_url: want a URL that begins with http://",
+		"can_service_url: localhost:3210/api":              "can_service_url: want a URL that begins with http://",
+		"can_service_url: \"ftp://x/\"":                    "can_service_url: want a URL that begins with http://",
 		"network: moon":                                    "network: want public, private or lan",
 		"listen_addr: 127.0.0.1":                           "listen_addr: want an address and a port",
 		"listen_addr: \"127.0.0.1:http\"":                  "listen_addr: want a port",
@@ -193,7 +196,20 @@ func TestCommandLine(t *testing.T) {
 	for _, args := range [][]string{{"-no"}, {"a", "b"}, {"-log", "loud"}} {
 		require.ErrorIs(t, start(ctx, args, &out, &log), errUsage)
 	}
+	require.Contains(t, log.String(), `invalid value "loud" for flag -log: want debug, info, warn or error`)
 	require.ErrorContains(t, start(ctx, []string{"absent.yaml"}, &out, &log), "absent.yaml")
+	// What only the node finds out names the file as well.
+	for text, says := range map[string]string{
+		"relay_url: http://x": "relay address", "bootstrap: [x]": "bootstrap address", "listen: [/ip4/1]": "listen address",
+		"listen_addr: \"192.0.2.1:1\"\napi_token: 0123456789abcdef": "listen_addr",
+	} {
+		require.NoError(t, os.WriteFile("node.yaml", []byte(text+"\ndata_dir: d\n"), 0o600))
+		err := start(ctx, []string{"node.yaml"}, &out, &log)
+		require.ErrorContains(t, err, "configuration node.yaml: ", text)
+		require.ErrorContains(t, err, says, text)
+	}
+	require.NoError(t, os.Remove("node.yaml"))
+	require.NoError(t, os.RemoveAll("d"))
 	require.NoError(t, os.WriteFile("config.yaml", []byte("x: 1"), 0o600))
 	require.ErrorContains(t, start(ctx, nil, &out, &log), `unknown key "x"`)
 	require.NoError(t, os.Remove("config.yaml"))

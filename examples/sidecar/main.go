@@ -57,7 +57,12 @@ func start(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f.SetOutput(io.Discard)
 	f.Usage = func() {}
 	var level slog.Level
-	f.TextVar(&level, "log", slog.LevelInfo, "")
+	f.Func("log", "", func(s string) error {
+		if level.UnmarshalText([]byte(s)) != nil {
+			return errors.New("want debug, info, warn or error")
+		}
+		return nil
+	})
 	version := f.Bool("version", false, "")
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):

@@ -38,13 +38,13 @@ func run(ctx context.Context, c config, log *slog.Logger, ready func(url string)
 	limitMemory()
 	client, err := can.NewHTTPClient(c.ServiceURL, can.HTTPOptions{})
 	if err != nil {
-		return fmt.Errorf("can_service_url: %w", err)
+		return c.blame(fmt.Errorf("can_service_url: %w", err))
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 	// The port first: without it nothing in the data directory is touched.
 	ln, err := listen(c)
 	if err != nil {
-		return err
+		return c.blame(err)
 	}
 	defer ln.Close() // closed before by Shutdown
 	node, err := cansync.New(ctx, c.node(client, log))
@@ -82,11 +82,11 @@ func (c config) node(client can.Client, log *slog.Logger) cansync.Config {
 func explain(c config, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
-		return fmt.Errorf("data_dir: another process is using %s; stop it, or choose a different one", c.DataDir)
+		return c.blame(fmt.Errorf("data_dir: another process is using %s; stop it, or choose a different one", c.DataDir))
 	case errors.Is(err, cansync.ErrConfig):
-		return err // it says so itself
+		return c.blame(err) // it says itself which key
 	}
-	return fmt.Errorf("data_dir %s: %w", c.DataDir, err)
+	return c.blame(fmt.Errorf("data_dir %s: %w", c.DataDir, err))
 }
 
 func serve(ctx context.Context, ln socket, node *cansync.Node, handler *api.Handler, log *slog.Logger, ready func(string)) error {

@@ -36,6 +36,7 @@ type rig struct {
 	*Handler
 	node *cansync.Node
 	can  *cantest.Service
+	db   *smem.Store
 	log  *logBuffer
 }
 
@@ -59,12 +60,11 @@ func (b *logBuffer) String() string {
 
 func newRig(t testing.TB, network *tmem.Network, edit func(*Options)) *rig {
 	t.Helper()
-	r := &rig{can: cantest.New(cantest.Options{}), log: new(logBuffer)}
+	r := &rig{can: cantest.New(cantest.Options{}), db: smem.New(), log: new(logBuffer)}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	db := smem.New()
 	var err error
 	r.node, err = cansync.New(context.Background(), cansync.Config{
-		CAN: r.can, Store: db, Logger: log,
+		CAN: r.can, Store: r.db, Logger: log,
 		Transport: func(seed [32]byte) (transport.Transport, error) {
 			key := ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
 			return network.Host(transport.PeerID(key)), nil
@@ -73,7 +73,7 @@ func newRig(t testing.TB, network *tmem.Network, edit func(*Options)) *rig {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, r.node.Close())
-		require.NoError(t, db.Close())
+		require.NoError(t, r.db.Close())
 	})
 	o := Options{Node: r.node, Addr: testAddr, ServiceURL: "http://127.0.0.1:3210/api/v1/can/0", Network: cansync.LAN, Logger: log}
 	if edit != nil {

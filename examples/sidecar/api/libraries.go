@@ -252,8 +252,8 @@ func (h *Handler) members(r *http.Request, body []byte) (any, error) {
 	out := make([]memberView, 0, len(members))
 	for _, m := range members {
 		out = append(out, memberView{
-			ID: m.Peer.String(), Access: accessOf(m.Access, false), Rights: rightsOf(m.Access), Self: m.Self,
-			Connected: m.Connected, JoinedAt: stamp(m.Joined), ExpiresAt: stamp(m.Until),
+			ID: m.Peer.String(), Access: accessOf(m.Access, m.Owner), Rights: rightsOf(m.Access), Self: m.Self,
+			Connected: m.Connected, Ended: m.Ended, JoinedAt: stamp(m.Joined), ExpiresAt: stamp(m.Until),
 		})
 	}
 	return out, nil

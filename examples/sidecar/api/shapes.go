@@ -64,6 +64,7 @@ type libraryView struct {
 	Assets  int64          `json:"assets"`
 	Bytes   int64          `json:"bytes"`
 	Synced  int64          `json:"synced"`
+	Trashed int64          `json:"trashed_here"`
 	Pending int64          `json:"pending"`
 	Failed  int64          `json:"failed"`
 	// Causes counts what keeps the failed ones.
@@ -109,6 +110,7 @@ type memberView struct {
 	Rights    []string `json:"rights"`
 	Self      bool     `json:"self"`
 	Connected bool     `json:"connected"`
+	Ended     bool     `json:"ended"`
 	JoinedAt  *string  `json:"joined_at"`
 	ExpiresAt *string  `json:"expires_at"`
 }
@@ -248,7 +250,7 @@ func viewOf(ctx context.Context, l *cansync.Library) (libraryView, error) {
 	}
 	v := libraryView{
 		ID: l.ID().String(), Name: l.Name(), Filter: l.Filter(), Access: accessOf(l.Access(), l.Owner()),
-		Rights: rightsOf(l.Access()), State: string(s.State), Assets: s.Assets, Bytes: s.Bytes, Synced: s.Synced,
+		Rights: rightsOf(l.Access()), State: string(s.State), Assets: s.Assets, Bytes: s.Bytes, Synced: s.Synced, Trashed: s.Trashed,
 		Pending: s.Pending, Failed: s.Failed, Causes: s.Causes, Removed: s.Removed, Held: s.Held, Peers: s.Peers,
 		ExpiresAt: stamp(s.Expires), Refused: reason(s.Refused), Mode: string(l.Mode()), View: l.View(),
 		Publish: string(l.PublishMode()), DeletePolicy: string(l.DeletePolicy()), Limits: limitsOf(l.Limits()), Quota: l.Quota(),
@@ -270,7 +272,7 @@ func assetViewOf(a cansync.Asset) assetView {
 
 func eventViewOf(e cansync.Event) eventView {
 	v := eventView{
-		Seq: e.Seq, Time: e.Time.UTC().Format(time.RFC3339Nano), Kind: string(e.Kind), Size: e.Size, Total: e.Total, Rate: e.Rate,
+		Seq: e.Seq, Time: e.Time.UTC().Format("2006-01-02T15:04:05.000Z07:00"), Kind: string(e.Kind), Size: e.Size, Total: e.Total, Rate: e.Rate,
 		DurationMS: millis(e.Duration), Error: reason(e.Err),
 	}
 	if e.Library != (cansync.LibraryID{}) {

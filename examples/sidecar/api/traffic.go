@@ -14,7 +14,7 @@ import (
 
 // Limits of traffic, progress, and what is fetched first.
 
-// limitsView are limits in bytes per second; 0 is none.
+// limitsView are limits in force, in bytes per second; 0 is none.
 type limitsView struct {
 	Upload   int64 `json:"upload"`
 	Download int64 `json:"download"`
@@ -37,10 +37,13 @@ type progressView struct {
 	Library    string `json:"library"`
 	Assets     int64  `json:"assets"`
 	AssetsHere int64  `json:"assets_here"`
-	Bytes      int64  `json:"bytes"`
-	BytesHere  int64  `json:"bytes_here"`
-	Rate       int64  `json:"rate"`
-	UploadRate int64  `json:"upload_rate"`
+	// AssetsTrashed and BytesTrashed are neither here nor on their way.
+	AssetsTrashed int64 `json:"assets_trashed_here"`
+	Bytes         int64 `json:"bytes"`
+	BytesHere     int64 `json:"bytes_here"`
+	BytesTrashed  int64 `json:"bytes_trashed_here"`
+	Rate          int64 `json:"rate"`
+	UploadRate    int64 `json:"upload_rate"`
 	// ETASecs is nil when nothing is missing and when it can't be known.
 	ETASecs   *int64         `json:"eta_secs"`
 	Transfers []transferView `json:"transfers"`
@@ -169,7 +172,7 @@ func (h *Handler) changePeerLimits(r *http.Request, body []byte) (any, error) {
 	if err := h.node.SetPeerLimits(id, l); err != nil {
 		return nil, err
 	}
-	return peerLimitsView{id.String(), limitsOf(l)}, nil
+	return peerLimitsView{id.String(), limitsOf(h.node.PeerLimits()[id])}, nil
 }
 
 func (h *Handler) progress(r *http.Request, body []byte) (any, error) {
@@ -189,7 +192,8 @@ func (h *Handler) progress(r *http.Request, body []byte) (any, error) {
 
 func progressViewOf(id cansync.LibraryID, p cansync.Progress) progressView {
 	v := progressView{
-		Library: id.String(), Assets: p.Assets, AssetsHere: p.AssetsDone, Bytes: p.Bytes, BytesHere: p.BytesDone,
+		Library: id.String(), Assets: p.Assets, AssetsHere: p.AssetsDone, AssetsTrashed: p.AssetsTrashed,
+		Bytes: p.Bytes, BytesHere: p.BytesDone, BytesTrashed: p.BytesTrashed,
 		Rate: p.Rate, UploadRate: p.UploadRate, ETASecs: eta(p.ETA), Transfers: []transferView{},
 	}
 	for _, t := range p.Transfers {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cansync/cansync"
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/can/cantest"
 	tmem "github.com/cansync/cansync/transport/memory"
@@ -27,17 +28,17 @@ func TestLimitsOfTheNode(t *testing.T) {
 	require.Equal(t, `{"upload":0,"download":0,"peers":[]}`, string(r.call(t, "GET", "/limits", "").data))
 	v := get[nodeLimitsView](t, r, "PATCH", "/limits", `{"upload":1048576}`)
 	require.Equal(t, limitsView{Upload: 1 << 20}, v.limitsView)
-	v = get[nodeLimitsView](t, r, "PATCH", "/limits", `{"download":7}`)
-	require.Equal(t, limitsView{1 << 20, 7}, v.limitsView, "what is not named stays")
-	require.Equal(t, limitsView{0, 7}, get[nodeLimitsView](t, r, "PATCH", "/limits", `{"upload":0}`).limitsView)
-	require.Equal(t, limitsView{0, 7}, get[nodeLimitsView](t, r, "GET", "/limits", "").limitsView)
-	require.EqualValues(t, 7, r.node.Limits().Download)
+	v = get[nodeLimitsView](t, r, "PATCH", "/limits", `{"download":9000}`)
+	require.Equal(t, limitsView{1 << 20, 9000}, v.limitsView, "what is not named stays")
+	require.Equal(t, limitsView{0, 9000}, get[nodeLimitsView](t, r, "PATCH", "/limits", `{"upload":0}`).limitsView)
+	require.Equal(t, limitsView{0, 9000}, get[nodeLimitsView](t, r, "GET", "/limits", "").limitsView)
+	require.Equal(t, limitsView{0, cansync.MinLimit}, get[nodeLimitsView](t, r, "PATCH", "/limits", `{"download":7}`).limitsView, "as it is in force")
 
 	path := "/peers/" + somePeer + "/limits"
 	require.Equal(t, peerLimitsView{ID: somePeer}, get[peerLimitsView](t, r, "GET", path, ""))
 	get[peerLimitsView](t, r, "PATCH", path, `{"upload":9}`)
-	want := peerLimitsView{somePeer, limitsView{9, 8}}
-	require.Equal(t, want, get[peerLimitsView](t, r, "PATCH", path, `{"download":8}`))
+	want := peerLimitsView{somePeer, limitsView{cansync.MinLimit, 8193}}
+	require.Equal(t, want, get[peerLimitsView](t, r, "PATCH", path, `{"download":8193}`))
 	require.Equal(t, want, get[peerLimitsView](t, r, "GET", path, ""))
 	require.Equal(t, []peerLimitsView{want}, get[nodeLimitsView](t, r, "GET", "/limits", "").Peers)
 	get[peerLimitsView](t, r, "PATCH", path, `{"upload":0,"download":0}`)
@@ -48,21 +49,21 @@ func TestChoicesOfALibraryThatIsMadeOrJoined(t *testing.T) {
 	network := tmem.NewNetwork(tmem.Options{Directory: true})
 	a, b := newRig(t, network, nil), newRig(t, network, nil)
 	lib := get[createdView](t, a, "POST", "/libraries", `{"name":"x","mode":"announce-only","publish":"approve","quota":9,
-		"view":{"user":"u"},"limits":{"upload":5}}`)
+		"view":{"user":"u"},"limits":{"upload":50000}}`)
 	check := func(v libraryView, mode, publish, user string, l limitsView, quota int64) {
 		t.Helper()
 		require.Equal(t, []any{mode, publish, user, l, quota}, []any{v.Mode, v.Publish, v.View.User, v.Limits, v.Quota})
 	}
-	check(lib.libraryView, "announce-only", "approve", "u", limitsView{Upload: 5}, 9)
+	check(lib.libraryView, "announce-only", "approve", "u", limitsView{Upload: 50000}, 9)
 	path := "/libraries/" + lib.ID
-	check(get[libraryView](t, a, "GET", path, ""), "announce-only", "approve", "u", limitsView{Upload: 5}, 9)
-	check(get[changedView](t, a, "PATCH", path, `{"limits":{"download":6},"quota":0}`).libraryView, "announce-only", "approve", "u", limitsView{5, 6}, 0)
+	check(get[libraryView](t, a, "GET", path, ""), "announce-only", "approve", "u", limitsView{Upload: 50000}, 9)
+	check(get[changedView](t, a, "PATCH", path, `{"limits":{"download":60000},"quota":0}`).libraryView, "announce-only", "approve", "u", limitsView{50000, 60000}, 0)
 
 	ticket := get[inviteView](t, a, "POST", path+"/invite", "").Ticket
 	check(get[libraryView](t, b, "POST", "/join", `{"ticket":"`+ticket+`","mode":"records-only","view":{"user":"v"},"publish":"approve",
-		"limits":{"download":3},"quota":4}`), "records-only", "approve", "v", limitsView{Download: 3}, 4)
+		"limits":{"download":3},"quota":4}`), "records-only", "approve", "v", limitsView{Download: cansync.MinLimit}, 4)
 	b.eventually(t, "b is a member", func() bool { return get[libraryView](t, b, "GET", path, "").Access == "write" })
-	check(get[libraryView](t, b, "GET", path, ""), "records-only", "approve", "v", limitsView{Download: 3}, 4)
+	check(get[libraryView](t, b, "GET", path, ""), "records-only", "approve", "v", limitsView{Download: cansync.MinLimit}, 4)
 	require.Len(t, get[[]libraryView](t, a, "GET", "/libraries", ""), 1)
 }
 

@@ -12,8 +12,10 @@ import (
 )
 
 // Library is a shared collection of which the node is a member, or which it is
-// joining. It is safe for concurrent use. After [Library.Leave] its methods return
-// [ErrNoLibrary], after [Node.Close] [ErrClosed].
+// joining. It is safe for concurrent use. While it is being joined, methods that take
+// a membership return [ErrNotJoined]; after [Library.Leave] all return [ErrNoLibrary],
+// after [Node.Close] [ErrClosed]. Errors that a method does not name are those of the
+// store, of the CAN Service or of the context.
 type Library struct {
 	n  *Node
 	id LibraryID

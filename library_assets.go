@@ -15,6 +15,7 @@ import (
 
 // Asset is what a library says of one asset, and how far the node is with it.
 type Asset struct {
+	// Digest is the SHA-256 of the content, Size its number of bytes.
 	Digest can.Digest
 	Size   int64
 	// Timestamp is the original time of ingest in Unix milliseconds.
@@ -47,7 +48,8 @@ const (
 	Ingesting AssetState = "ingesting"
 	// Have: the CAN Service holds it.
 	Have AssetState = "have"
-	// TrashedHere: it was trashed here; it is not fetched again.
+	// TrashedHere: it was trashed here; it is not fetched again, unless
+	// [Library.Fetch] asks for it.
 	TrashedHere AssetState = "trashed_here"
 	// NotWanted: the content is neither here nor to be fetched; the cause says why.
 	NotWanted AssetState = "not_wanted"
@@ -63,7 +65,7 @@ const (
 	SourceOffline Cause = "source_offline" // no connected member has it, and who announced it is not connected
 	ServiceDown   Cause = "service_down"   // the local CAN Service is failing
 	NotAllowed    Cause = "not_allowed"    // this node's membership has ended
-	NoSpace       Cause = "no_space"       // too little disk space
+	NoSpace       Cause = "no_space"       // too little disk space, or the quota is used up; see Detail
 	BadContent    Cause = "bad_content"    // the content is not what was announced
 	Rejected      Cause = "rejected"       // the local CAN Service refuses it
 	HeldBack      Cause = "held"           // it was trashed here, and the removal waits for the host's confirmation

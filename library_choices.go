@@ -21,7 +21,7 @@ type Choices struct {
 	View Filter
 	// Limits are those of the library's traffic; see [Library.SetLimits].
 	Limits Limits
-	// Quota bounds the bytes of the library; see [Library.SetQuota].
+	// Quota bounds the library, in bytes; see [Library.SetQuota].
 	Quota int64
 }
 

@@ -236,7 +236,9 @@ func (l *Library) tally(ctx context.Context, lib *library.Library, s *LibrarySta
 }
 
 // Wait returns when everything that the node knows of in the library is in the
-// local CAN Service as it should be, or when ctx ends.
+// local CAN Service as it should be, or when ctx ends. What was trashed here is not
+// waited for; in a mode that does not fetch, what is missing is waited for all the
+// same. Errors are those of ctx, or match [ErrClosed] or [ErrNoLibrary].
 func (l *Library) Wait(ctx context.Context) error {
 	check := func() (bool, error) {
 		lib, done, err := l.member()

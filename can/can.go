@@ -120,6 +120,9 @@ type Ingester interface {
 	// [ErrNotStored], and what it can't classify counts as unknown. A content
 	// that fails, or is shorter or longer than Size, is [ErrContent] and must
 	// leave nothing in the service.
+	//
+	// Content that the service has in its trash is taken out of it or stored anew:
+	// an answer with Trashed set is taken for a failure, and tried again later.
 	Ingest(ctx context.Context, in Ingest) (Asset, error)
 }
 

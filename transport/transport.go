@@ -89,6 +89,8 @@ type Stream interface {
 	// Reset ends the stream at once; pending and later calls on both sides fail
 	// with [ErrReset].
 	Reset() error
+	// SetReadDeadline and SetWriteDeadline bound pending and later calls, which fail
+	// with os.ErrDeadlineExceeded behind it; the zero time is no bound.
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 	// Peer is the authenticated identity of the other side.

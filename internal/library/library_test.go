@@ -315,7 +315,7 @@ func TestANarrowMemberOwesWhatItSaidElsewhere(t *testing.T) {
 			time.Sleep(5 * time.Minute)
 		}
 		owed := func() (n int) {
-			for _, err := range b.lib().Owed(t.Context(), nil) {
+			for _, err := range b.lib().Owed(t.Context(), nil, record.ID{}) {
 				require.NoError(t, err)
 				n++
 			}

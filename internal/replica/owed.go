@@ -72,15 +72,16 @@ func (r *Replica) Debts() uint64 {
 	return r.debts
 }
 
-// Owed yields, as of one moment and in ascending order, the ids of the owed records
-// that go to a peer which told that view: all if it sees the whole library, else none.
-// Of two with narrower views each could find that the other should keep a record.
-func (r *Replica) Owed(ctx context.Context, theirs filter.View) iter.Seq2[record.ID, error] {
+// Owed yields, as of one moment and in ascending order from an id on, the ids of the
+// owed records that go to a peer which told that view: all if it sees the whole library,
+// else none. Of two with narrower views each could find that the other should keep a
+// record. The loop holds a transaction of the store, so it must not wait for a peer.
+func (r *Replica) Owed(ctx context.Context, theirs filter.View, from record.ID) iter.Seq2[record.ID, error] {
 	return func(yield func(record.ID, error) bool) {
 		if len(theirs) > 0 {
 			return
 		}
-		for e, err := range kv.Scan(ctx, r.opts.Store, r.key("o"), true) {
+		for e, err := range kv.ScanFrom(ctx, r.opts.Store, r.key("o"), r.key("o", kv.Bin(from[:]))) {
 			var id record.ID
 			if err == nil {
 				id, err = kv.Last32(e.Key)

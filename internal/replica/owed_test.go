@@ -83,7 +83,7 @@ func TestOwedRowsEnd(t *testing.T) {
 	check(t, err)
 	check(t, r.SetOwnView(ctx, filter.Filter{MIMEPrefix: "image/"}))
 	owed := func() (ids []record.ID) {
-		for id, err := range r.Owed(ctx, nil) {
+		for id, err := range r.Owed(ctx, nil, record.ID{}) {
 			check(t, err)
 			ids = append(ids, id)
 		}
@@ -101,7 +101,7 @@ func TestOwedRowsEnd(t *testing.T) {
 	check(t, err)
 	require.Len(t, owed(), 2)
 	require.Empty(t, func() (ids []record.ID) {
-		for id := range r.Owed(ctx, filter.View{{MIMEPrefix: "text/"}}) {
+		for id := range r.Owed(ctx, filter.View{{MIMEPrefix: "text/"}}, record.ID{}) {
 			ids = append(ids, id)
 		}
 		return ids

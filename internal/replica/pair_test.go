@@ -214,7 +214,7 @@ func (p *pairing) hand(from, to *member) bool {
 	ctx := context.Background()
 	sight := replica.NewSight(from.view(), to.view())
 	var ids []record.ID
-	for id, err := range from.r.Owed(ctx, sight.Theirs()) {
+	for id, err := range from.r.Owed(ctx, sight.Theirs(), record.ID{}) {
 		check(p.t, err)
 		_, err = from.r.Record(ctx, id, false)
 		require.NoError(p.t, err, "what is owed is there")

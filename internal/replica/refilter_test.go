@@ -44,7 +44,7 @@ func TestWideningThatFailsKeepsWhatIsOwed(t *testing.T) {
 		check(t, err)
 	}
 	owed := func() (k int) {
-		for _, err := range r.Owed(ctx, nil) {
+		for _, err := range r.Owed(ctx, nil, record.ID{}) {
 			check(t, err)
 			k++
 		}
@@ -87,7 +87,7 @@ func TestWhatAWiderViewHoldsIsOwedNoLonger(t *testing.T) {
 				check(t, err)
 			}
 			owed := func() (k int) {
-				for _, err := range r.Owed(ctx, nil) {
+				for _, err := range r.Owed(ctx, nil, record.ID{}) {
 					check(t, err)
 					k++
 				}

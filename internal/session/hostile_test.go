@@ -159,6 +159,7 @@ func TestWhatBreaksTheSyncProtocolIsBlamed(t *testing.T) {
 		"view":      wire.AppendFrame(nil, 7, []byte{0xff}),
 		"ask":       wire.AppendFrame(nil, 8, []byte{0, 0, 0, 1, 0xff, 0xff}),
 		"have":      wire.AppendFrame(nil, 9, []byte{0}),
+		"later":     wire.AppendFrame(nil, 11, []byte{0, 0, 0, 60}),
 		"offer":     wire.AppendFrame(nil, 12, append([]byte{0, 0, 0, 1, 4, 1}, make([]byte, 1025*32)...)),
 		"kept":      wire.AppendFrame(nil, 13, make([]byte, 4+129)),
 		"length":    {0xff, 0xff, 0xff, 0xff, 0xff},

@@ -76,10 +76,12 @@ type link struct {
 	pace    *pace // the peer's
 	outset  outset
 	respite respite
+	rests   int // asset rounds after which the peer may ask for a rest
 	round   round
 	next    uint32
 	began   time.Time // when the node began a reconciliation last
 	handing handing
+	handed  atomic.Int64       // when owed records were written last, in Unix nanoseconds
 	offered map[record.ID]bool // what the peer offered and is not kept; whether it came
 	asking  *question          // an offer of the peer that waits, and until when
 	askingC <-chan time.Time
@@ -105,6 +107,8 @@ var (
 	errCrowded = errors.New("session: peer has no room for the link")
 	errParted  = errors.New("session: no room for the link")
 	errStalled = errors.New("session: reconciliation without progress")
+
+	errUnanswered = errors.New("session: offer of records without an answer")
 )
 
 // foreign tells what a peer wrote wrong from a stream that failed.
@@ -126,7 +130,6 @@ func (l *link) run(ctx context.Context) error {
 	wg.Go(func() { cancel(l.write(ctx)) })
 	l.round.over = true
 	defer l.round.end()
-	defer l.handing.end()
 
 	every := time.NewTimer(l.jitter(reconcileEvery))
 	defer every.Stop()
@@ -197,6 +200,9 @@ func (l *link) run(ctx context.Context) error {
 			if l.opener && !l.round.over && time.Since(l.round.moved) > roundStall {
 				return errStalled
 			}
+			if l.unanswered() {
+				return errUnanswered
+			}
 			if !l.out.frame(wire.AppendFrame(nil, framePing, nil)) {
 				return errPeer
 			}
@@ -263,6 +269,11 @@ func (l *link) start(ctx context.Context, controlSet bool) error {
 	}
 	l.round.end()
 	l.next++
+	if !controlSet {
+		// One more than its own, since a rest that was asked for after the round before
+		// may be on its way.
+		l.rests = min(l.rests+1, 2)
+	}
 	l.round = round{n: l.next, control: controlSet, s: s, moved: time.Now(), records: l.lib.Replica.Counts().Records}
 	return l.send(encodeReconcile(controlSet, l.round.n, l.viewID, first))
 }
@@ -327,6 +338,10 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 		if err != nil {
 			return foreign(err)
 		}
+		if !l.opener || l.rests == 0 {
+			return fmt.Errorf("%w: a rest that follows no round", errPeer)
+		}
+		l.rests--
 		l.respite.told(time.Duration(seconds) * time.Second)
 	}
 	return nil

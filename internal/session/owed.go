@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"iter"
 	"time"
 
 	"github.com/cansync/cansync/can"
@@ -39,59 +38,63 @@ func decodeOffer(b []byte) (seq uint32, ids []record.ID, err error) {
 	return seq, ids, err
 }
 
-// handing is what the node offers of what it owes, one question at a time.
+// handing is what the node offers of what it owes, one question at a time. Between
+// questions it holds the place it has come to and nothing of the store.
 type handing struct {
 	debts uint64 // what is owed when the pass began, as Debts tells
 	retry bool   // the peer did not take everything
+	busy  bool   // a pass is on its way
+	last  record.ID
 	seq   uint32
 	ids   []record.ID // asked about
 	sent  bool        // they were sent, and are asked about again
-	next  func() (record.ID, error, bool)
-	stop  func()
+	asked time.Time   // when the last question was made
 }
 
 // end gives up the pass; the next begins anew.
-func (h *handing) end() {
-	if h.stop != nil {
-		h.stop()
-	}
-	h.next, h.stop, h.ids, h.debts = nil, nil, nil, 0
-}
+func (h *handing) end() { h.busy, h.ids, h.debts = false, nil, 0 }
 
 // offer begins to offer what is owed, unless that was done since it changed.
 func (l *link) offer(ctx context.Context) error {
 	h := &l.handing
 	debts := l.lib.Replica.Debts()
-	if !l.told || h.next != nil || debts == h.debts && !h.retry {
+	if !l.told || h.busy || debts == h.debts && !h.retry {
 		return nil
 	}
-	h.debts, h.retry = debts, false
-	s, _ := l.view()
-	h.next, h.stop = iter.Pull2(l.lib.Replica.Owed(ctx, s.Theirs()))
-	return l.offerMore()
+	h.debts, h.retry, h.last = debts, false, record.ID{}
+	return l.offerMore(ctx)
 }
 
-// offerMore asks about the next ids of the pass.
-func (l *link) offerMore() error {
+// offerMore asks about the next ids of the pass. What begins to be owed meanwhile below
+// those changes Debts, and so is offered by another pass.
+func (l *link) offerMore(ctx context.Context) error {
 	h := &l.handing
-	h.ids, h.sent = nil, false
-	for len(h.ids) < maxOffer {
-		id, err, ok := h.next()
+	h.busy, h.ids, h.sent = false, nil, false
+	s, _ := l.view()
+	for id, err := range l.lib.Replica.Owed(ctx, s.Theirs(), h.last) {
 		if err != nil {
 			return err
 		}
-		if !ok {
+		if id == h.last {
+			continue
+		}
+		if h.ids = append(h.ids, id); len(h.ids) == maxOffer {
 			break
 		}
-		h.ids = append(h.ids, id)
 	}
 	if len(h.ids) == 0 {
-		h.stop()
-		h.next, h.stop = nil, nil
 		return nil
 	}
+	h.busy, h.last, h.asked = true, h.ids[len(h.ids)-1], time.Now()
 	h.seq++
 	return l.send(encodeOffer(h.seq, h.ids))
+}
+
+// unanswered reports whether the peer owes an answer to an offer for too long. Records
+// that go out before the offer is made again count as what is waited for.
+func (l *link) unanswered() bool {
+	h := &l.handing
+	return h.busy && time.Since(h.asked) > roundStall && time.Since(time.Unix(0, l.handed.Load())) > roundStall
 }
 
 // learnKept goes on with what the peer keeps of an offer.
@@ -101,7 +104,7 @@ func (l *link) learnKept(ctx context.Context, payload []byte) error {
 		return foreign(err)
 	}
 	h := &l.handing
-	if seq != h.seq || len(h.ids) == 0 {
+	if seq != h.seq || !h.busy {
 		return nil // of a pass given up
 	}
 	var kept, rest []record.ID
@@ -119,10 +122,10 @@ func (l *link) learnKept(ctx context.Context, payload []byte) error {
 	}
 	if len(rest) == 0 || h.sent {
 		h.retry = h.retry || len(rest) > 0
-		return l.offerMore()
+		return l.offerMore(ctx)
 	}
 	h.seq++
-	h.ids, h.sent = rest, true
+	h.ids, h.sent, h.asked = rest, true, time.Now()
 	ids := make([]reconcile.ID, len(rest))
 	for i := range rest {
 		ids[i] = reconcile.ID(rest[i])

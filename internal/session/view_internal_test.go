@@ -53,7 +53,9 @@ type keeper struct {
 	cert capability.CertID
 }
 
-func newKeeper(t *testing.T) *keeper {
+func newKeeper(t *testing.T) *keeper { return newKeeperOn(t, func(*replica.Options) {}) }
+
+func newKeeperOn(t *testing.T, set func(*replica.Options)) *keeper {
 	dev, err := capability.NewDevice(rand.Reader)
 	require.NoError(t, err)
 	owner, err := capability.NewSigningKey(rand.Reader)
@@ -61,9 +63,11 @@ func newKeeper(t *testing.T) *keeper {
 	id := capability.LibraryID(owner.Public())
 	root, err := capability.NewRoot(owner, dev.Member(id), rand.Reader)
 	require.NoError(t, err)
-	r, err := replica.Open(t.Context(), replica.Options{
+	opts := replica.Options{
 		Library: id, Store: memory.New(), Verifier: record.NewVerifier(0), Now: time.Now, Rand: rand.Reader,
-	})
+	}
+	set(&opts)
+	r, err := replica.Open(t.Context(), opts)
 	require.NoError(t, err)
 	k := &keeper{r, t, dev.Author(id), root.ID()}
 	member, err := control.NewMember(0, root)

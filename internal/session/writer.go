@@ -117,6 +117,9 @@ func (l *link) serve(ctx context.Context, w order) error {
 		if err != nil {
 			return err
 		}
+		if w.hand {
+			l.handed.Store(time.Now().UnixNano())
+		}
 		return l.writeUrgent()
 	}
 	add := func(r record.Record) error {

@@ -133,6 +133,7 @@ func (s *Session) lengthen(n int) error {
 func (s *Session) decoded() {
 	p := &s.pull
 	missing, surplus := p.dec.differences()
+	missing = slices.DeleteFunc(missing, s.refuse)
 	slices.SortFunc(missing, compare)
 	slices.SortFunc(surplus, compare)
 	s.step.Missing, s.step.Surplus = missing, surplus

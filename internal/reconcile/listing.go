@@ -149,6 +149,7 @@ func (s *Session) mergePages() bool {
 				return true
 			case len(g.mine) > 0 && g.mine[0] == id:
 				g.mine = g.mine[1:]
+			case s.refuse(id):
 			default:
 				g.want[g.at/8] |= 1 << (g.at % 8)
 				s.step.Missing = append(s.step.Missing, id)

@@ -14,6 +14,9 @@ type Config struct {
 	// Resume, when set, asks for the peer's records in bulk from this id on: where an
 	// earlier bulk stream was cut. It is ignored if the sets turn out to be equal.
 	Resume *ID
+	// Refused, when set, says of a record that the host would not take it; what the peer
+	// has of such it is not asked for.
+	Refused func(ID) bool
 }
 
 // Step is what the host has to do after an event. Its slices belong to the host.
@@ -86,6 +89,7 @@ type Session struct {
 	limits Limits
 	rand   io.Reader
 	resume *ID
+	refuse func(ID) bool
 
 	state state
 	err   error
@@ -108,9 +112,12 @@ func newSession(snap *Snapshot, cfg Config, st state) (*Session, error) {
 	if n := snap.Len(); n < 0 || n > maxSet {
 		return nil, fmt.Errorf("%w: a set of %d ids", ErrConfig, n)
 	}
-	s := &Session{snap: snap, limits: limits, rand: cfg.Rand, state: st}
+	s := &Session{snap: snap, limits: limits, rand: cfg.Rand, refuse: cfg.Refused, state: st}
 	if s.rand == nil {
 		s.rand = rand.Reader
+	}
+	if s.refuse == nil {
+		s.refuse = func(ID) bool { return false }
 	}
 	if cfg.Resume != nil {
 		id := *cfg.Resume

@@ -75,7 +75,7 @@ func (s Sight) Push(ap Applied) (out []record.Record) {
 		case is:
 			inside[c.Asset] = true
 		}
-		if left && !(is && complete(c.Entry.Head())) {
+		if left && c.Entry.Known() && !(is && complete(c.Entry.Head())) {
 			out = append(out, s.Head(c.Entry))
 		}
 	}

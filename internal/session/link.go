@@ -76,6 +76,7 @@ type link struct {
 	pace    *pace // the peer's
 	outset  outset
 	respite respite
+	doubt   doubt
 	rests   int // asset rounds after which the peer may ask for a rest
 	round   round
 	next    uint32
@@ -263,7 +264,7 @@ func (l *link) start(ctx context.Context, controlSet bool) error {
 	if err != nil {
 		return err
 	}
-	s, first, err := reconcile.NewInitiator(snap, reconcile.Config{})
+	s, first, err := reconcile.NewInitiator(snap, l.config())
 	if err != nil {
 		return err
 	}
@@ -276,6 +277,10 @@ func (l *link) start(ctx context.Context, controlSet bool) error {
 	}
 	l.round = round{n: l.next, control: controlSet, s: s, moved: time.Now(), records: l.lib.Replica.Counts().Records}
 	return l.send(encodeReconcile(controlSet, l.round.n, l.viewID, first))
+}
+
+func (l *link) config() reconcile.Config {
+	return reconcile.Config{Refused: func(id reconcile.ID) bool { return l.lib.Replica.Refuses(record.ID(id)) }}
 }
 
 func (l *link) send(frame []byte) error {
@@ -362,7 +367,7 @@ func (l *link) reconcile(ctx context.Context, m inbound) error {
 		if err != nil {
 			return err
 		}
-		s, err := reconcile.NewResponder(snap, reconcile.Config{})
+		s, err := reconcile.NewResponder(snap, l.config())
 		if err != nil {
 			return err
 		}

@@ -35,14 +35,21 @@ func (l *link) apply(ctx context.Context, m inbound) error {
 		return err
 	}
 	l.respite.news = l.respite.news || res.New > 0
+	if m.control && res.New > 0 {
+		l.doubt.end()
+	}
 	for _, ref := range res.Refused {
 		switch {
 		case errors.Is(ref.Err, control.ErrUnknownCert):
-			l.resync() // the control set of the peer has it
+			if l.doubt.ask() {
+				l.resync() // the control set of the peer has it
+			}
 		case errors.Is(ref.Err, replica.ErrDeferred):
 			l.respite.early = true
 		case errors.Is(ref.Err, record.ErrSignature), errors.Is(ref.Err, record.ErrInvalid):
 			return fmt.Errorf("%w: record %s: %w", errPeer, ref.ID, ref.Err)
+		case errors.Is(ref.Err, control.ErrFull):
+			l.log.Info("record has no place in the control set", "record", ref.ID.String(), "error", ref.Err)
 		default:
 			l.log.Warn("record refused", "record", ref.ID.String(), "error", ref.Err)
 		}

@@ -61,3 +61,26 @@ func (r *respite) over(early func() int) bool {
 	r.end()
 	return true
 }
+
+// doubt spaces the reconciliations that a link asks for because of records whose author
+// it does not know: the control set of the peer has such an author as a rule, unless this
+// node refuses it, or the peer does not say. Beyond the first each waits twice as long as
+// the one before, until the regular rounds, which begin with the control set, are as good.
+type doubt struct {
+	tries int
+	next  time.Time
+}
+
+// ask reports whether to reconcile now.
+func (d *doubt) ask() bool {
+	now := time.Now()
+	if now.Before(d.next) {
+		return false
+	}
+	d.tries++
+	d.next = now.Add(min(soon<<min(d.tries, 6), reconcileEvery))
+	return true
+}
+
+// end is called when the control set has become another.
+func (d *doubt) end() { *d = doubt{} }

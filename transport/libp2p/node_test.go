@@ -265,9 +265,11 @@ func TestLateReaderLosesOldest(t *testing.T) {
 		a.watch.emit(transport.Event{Kind: transport.Found})
 	}
 	a.watch.emit(transport.Event{Kind: transport.Disconnected})
-	var last transport.Event
-	for len(events) > 0 {
-		last = <-events
+	var kinds []transport.EventKind
+	for range len(events) {
+		kinds = append(kinds, (<-events).Kind)
 	}
-	require.Equal(t, transport.Disconnected, last.Kind)
+	// The node may have had something to say for itself meanwhile, such as an address.
+	require.Len(t, kinds, eventBuffer)
+	require.Contains(t, kinds, transport.Disconnected)
 }

@@ -59,11 +59,15 @@ func TestNodesMeetThroughRelay(t *testing.T) {
 	key := [32]byte{7}
 	require.NoError(t, hidden.Advertise(ctx, key, time.Hour))
 	var found transport.PeerInfo
-	for p, err := range other.Find(ctx, key) {
-		require.NoError(t, err)
-		found = p
-	}
-	require.Equal(t, hidden.ID(), found.ID)
+	// A search that begins before the node is connected to the relay finds nobody.
+	require.Eventually(t, func() bool {
+		for p, err := range other.Find(ctx, key) {
+			if err == nil {
+				found = p
+			}
+		}
+		return found.ID == hidden.ID()
+	}, time.Minute, 50*time.Millisecond)
 	s, err := other.Open(ctx, found, proto, transport.OpenOptions{})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())

@@ -200,7 +200,9 @@ func TestCommandLine(t *testing.T) {
 	require.ErrorContains(t, start(ctx, []string{"absent.yaml"}, &out, &log), "absent.yaml")
 	// What only the node finds out names the file as well.
 	for text, says := range map[string]string{
-		"relay_url: http://x": "relay address", "bootstrap: [x]": "bootstrap address", "listen: [/ip4/1]": "listen address",
+		"listen_addr: 127.0.0.1:0\nrelay_url: http://x":             "relay address",
+		"listen_addr: 127.0.0.1:0\nbootstrap: [x]":                  "bootstrap address",
+		"listen_addr: 127.0.0.1:0\nlisten: [/ip4/1]":                "listen address",
 		"listen_addr: \"192.0.2.1:1\"\napi_token: 0123456789abcdef": "listen_addr",
 	} {
 		require.NoError(t, os.WriteFile("node.yaml", []byte(text+"\ndata_dir: d\n"), 0o600))

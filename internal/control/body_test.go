@@ -163,7 +163,7 @@ func FuzzAdd(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := New(w.lib, Limits{})
+		s := New(w.lib)
 		addAll(t, s, w.owner.joined...)
 		before := s.Len()
 		changed, err := s.Add(r)
@@ -179,7 +179,7 @@ func FuzzAdd(f *testing.F) {
 
 func BenchmarkCheck(b *testing.B) {
 	w := newWorld(b)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	addAll(b, s, w.owner.joined...)
 	h := w.owner.announce("a", record.Announce, w.tick())
 	b.ReportAllocs()
@@ -196,7 +196,7 @@ func BenchmarkAddMember(b *testing.B) {
 	joined := w.owner.admit(capability.Write).joined
 	b.ReportAllocs()
 	for b.Loop() {
-		s := New(w.lib, Limits{})
+		s := New(w.lib)
 		addAll(b, s, w.owner.joined...)
 		addAll(b, s, joined...)
 	}

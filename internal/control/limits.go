@@ -1,15 +1,14 @@
 package control
 
-// Bounds of a control set, which lie far above what a library of some thousand members
-// needs. [Limits] says what gives way beyond.
+// Bounds of a control set. Beyond them a node refuses what others may have, so
+// they lie far above what a library of some thousand members needs.
 const (
-	// MaxRecords is the largest number of valid records, beside one description of each
-	// admin: half of them memberships and half the invites they came of, that is
-	// 16,384 members.
+	// MaxRecords is the largest number of valid records: half of them memberships
+	// and half the invites they came of, that is 16,384 members.
 	MaxRecords = 32768
 	// MaxShare is how many of them one member without the admin right may account
-	// for, together with all whom it let in or invited and who have not the admin right
-	// either. Who makes a library of more members has to let admins do so.
+	// for, together with all whom it let in and who have not the admin right either.
+	// Who makes a library of more members has to let admins do so.
 	MaxShare = MaxRecords / 8
 	// MaxShared is how many all such members may account for: admins are never kept
 	// from speaking by others.

@@ -42,7 +42,7 @@ func TestForksConverge(t *testing.T) {
 	var first *State
 	for i := range orders {
 		for n := range 4 {
-			s := New(w.lib, Limits{})
+			s := New(w.lib)
 			addAll(t, s, w.owner.joined...)
 			addAll(t, s, orders[(i+n*7)%len(orders)]...)
 			_, id, ok := s.Description()
@@ -87,7 +87,7 @@ func everything(t require.TestingT) (*world, []record.Record) {
 // Validity does not depend on the order of arrival.
 func TestStateDoesNotDependOnTheOrderOfArrival(t *testing.T) {
 	w, all := everything(t)
-	want := New(w.lib, Limits{})
+	want := New(w.lib)
 	void := 0
 	for _, r := range all {
 		if _, err := want.Add(r); err != nil {
@@ -109,7 +109,7 @@ func TestStateDoesNotDependOnTheOrderOfArrival(t *testing.T) {
 		}
 		// What any member gives out, another takes in as it comes, and strangers
 		// are convinced by it.
-		copied := New(w.lib, Limits{})
+		copied := New(w.lib)
 		copied.verify = once
 		for r := range s.Records() {
 			addAll(t, copied, r)
@@ -156,7 +156,7 @@ func verifyOnce() verify {
 // deliver adds records, some of them twice, and follows the changes, which tell
 // the whole story.
 func deliver(t *rapid.T, library [32]byte, v verify, rs []record.Record) *State {
-	s := New(library, Limits{})
+	s := New(library)
 	s.verify = v
 	kept := map[record.ID]bool{}
 	for _, r := range rs {
@@ -182,7 +182,7 @@ func deliver(t *rapid.T, library [32]byte, v verify, rs []record.Record) *State 
 func TestWhatWaitsIsBounded(t *testing.T) {
 	w := newWorld(t)
 	late := w.owner.admit(capability.Admin)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	addAll(t, s, w.owner.joined...)
 	var first, last record.Record
 	for i := range MaxWaiting + 1 {
@@ -199,8 +199,8 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	require.False(t, s.waiting.has(first.ID()), "the oldest gave way")
 	require.Len(t, s.waiting.by, 1)
 	addAll(t, s, late.joined[0])
-	c, errs := s.Apply(late.joined[1])
-	require.NoError(t, errs[0])
+	c, err := s.Apply(late.joined[1])
+	require.NoError(t, err)
 	require.Len(t, c.Added, 2, "the membership and its newest description")
 	require.Empty(t, c.Removed)
 	require.Zero(t, s.Waiting())
@@ -211,9 +211,72 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	require.Equal(t, last.ID(), id)
 }
 
+func TestAFullSetRefusesAndStaysAsItIs(t *testing.T) {
+	w := newWorld(t)
+	s := New(w.lib)
+	s.limit = 4
+	a, b := w.owner.admit(capability.Read), w.owner.admit(capability.Read)
+	addAll(t, s, w.owner.joined...)
+	addAll(t, s, w.owner.describe("one", w.tick()))
+	addAll(t, s, a.joined...)
+	before := s.Digest()
+	_, err := s.Add(b.joined[0])
+	require.ErrorIs(t, err, ErrFull)
+	require.Equal(t, before, s.Digest())
+	changed, err := s.Add(w.owner.describe("two", w.tick()))
+	require.NoError(t, err)
+	require.True(t, changed, "a newer description takes the place of the older")
+	require.Equal(t, 4, s.Len())
+}
+
+func TestAMemberCannotFillTheSet(t *testing.T) {
+	w := newWorld(t)
+	s := New(w.lib)
+	s.limit, s.share, s.common = 64, 8, 48
+	addAll(t, s, w.owner.joined...)
+	all := capability.Read | capability.Write | capability.Invite
+	mallory, honest := w.owner.admit(all), w.owner.admit(all)
+	addAll(t, s, mallory.joined...)
+	addAll(t, s, honest.joined...)
+	// Invites of its own, and those of devices that it lets in itself.
+	puppet := mallory.admit(all)
+	addAll(t, s, puppet.joined...) // 2 of 8
+	refused := 0
+	for i := range 40 {
+		by := mallory
+		if i%2 == 1 {
+			by = puppet
+		}
+		_, _, r := by.invite(capability.InviteOptions{Rights: capability.Read})
+		if _, err := s.Add(r); err != nil {
+			require.ErrorIs(t, err, ErrShare)
+			require.ErrorIs(t, err, ErrFull)
+			refused++
+		}
+	}
+	require.Equal(t, 40-6, refused)
+	c := honest.admit(all)
+	addAll(t, s, c.joined...)
+	// However many they are, admins are heard.
+	for range 10 {
+		m := w.owner.admit(all)
+		addAll(t, s, m.joined...)
+		for range 9 {
+			_, _, r := m.invite(capability.InviteOptions{Rights: capability.Read})
+			_, _ = s.Add(r)
+		}
+		if s.Len() > 60 {
+			break
+		}
+	}
+	require.LessOrEqual(t, s.shared, 48)
+	addAll(t, s, w.owner.describe("still", w.tick()))
+	require.LessOrEqual(t, s.Len(), 64)
+}
+
 func TestOpenInvitesAreTheNewest(t *testing.T) {
 	w := newWorld(t)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	addAll(t, s, w.owner.joined...)
 	var ids []record.ID
 	for range MaxOpenInvites + 3 {

@@ -15,7 +15,7 @@ import (
 // A reader signs what only a writer may, and forges what would let it.
 func TestAReaderCannotWrite(t *testing.T) {
 	w := newWorld(t)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	reader := w.owner.admit(capability.Read)
 	addAll(t, s, w.owner.joined...)
 	addAll(t, s, w.owner.describe("ours", w.tick()))
@@ -81,7 +81,7 @@ func TestAReaderCannotWrite(t *testing.T) {
 // The secret of an invite is told by who issued it and nobody else.
 func TestOnlyTheIssuerSpeaksOfAnInvite(t *testing.T) {
 	w := newWorld(t)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	other := w.owner.admit(capability.AllRights)
 	addAll(t, s, w.owner.joined...)
 	addAll(t, s, other.joined...)
@@ -104,7 +104,7 @@ func TestOnlyTheIssuerSpeaksOfAnInvite(t *testing.T) {
 // What a hostile writer does leaves the honest members' state as it was.
 func TestAHostileWriterChangesNothingOfOthers(t *testing.T) {
 	w := newWorld(t)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	evil := w.owner.admit(capability.Write)
 	addAll(t, s, w.owner.joined...)
 	addAll(t, s, w.owner.describe("ours", w.tick()))
@@ -141,7 +141,7 @@ func TestAHostileWriterChangesNothingOfOthers(t *testing.T) {
 
 func TestRecordsOfAnotherLibrary(t *testing.T) {
 	w := newWorld(t)
-	s := New([32]byte{9}, Limits{})
+	s := New([32]byte{9})
 	for _, r := range append(w.owner.joined, w.owner.describe("x", w.tick())) {
 		_, err := s.Add(r)
 		require.ErrorIs(t, err, ErrForbidden)
@@ -154,7 +154,7 @@ func TestRecordsOfAnotherLibrary(t *testing.T) {
 	_, err = s.Add(w.owner.sign(d))
 	require.ErrorIs(t, err, ErrInvalid)
 	// A certificate under another's name.
-	s = New(w.lib, Limits{})
+	s = New(w.lib)
 	d.Library, d.Subject = w.lib, [32]byte{1}
 	_, err = s.Add(w.owner.sign(d))
 	require.ErrorIs(t, err, ErrInvalid)
@@ -164,7 +164,7 @@ func TestRecordsOfAnotherLibrary(t *testing.T) {
 // the admission.
 func TestEndsAreJudgedByTheRecordsClock(t *testing.T) {
 	w := newWorld(t)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	end := start.Add(time.Hour).Truncate(time.Second)
 	guest := w.owner.admitBy(w.owner, capability.InviteOptions{Rights: capability.Write, GrantExp: end, RedeemBy: end}, 0)
 	addAll(t, s, w.owner.joined...)
@@ -196,7 +196,7 @@ func TestWeakKeysMakeNoMembers(t *testing.T) {
 		c.Author = weak
 		d, err := NewMember(w.tick(), c)
 		require.NoError(t, err)
-		s := New(w.lib, Limits{})
+		s := New(w.lib)
 		_, err = s.Add(w.owner.sign(d))
 		require.ErrorIs(t, err, ErrForbidden)
 		require.Zero(t, s.Len())

@@ -6,8 +6,6 @@
 // counts when a valid record carries it, and a record counts when the certificate
 // it names does; the first certificate of a library, issued by its owner key, is
 // where this begins. Records that rest on a certificate not seen yet wait for it.
-// Of more records than [Limits] allow it keeps those that follow from the records
-// themselves; see [State.Apply].
 package control
 
 import (
@@ -15,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 
 	"github.com/cansync/cansync/internal/capability"
@@ -37,10 +34,10 @@ var (
 	// ErrKind says that a record is of a kind that this version does not know, or
 	// not of the control set.
 	ErrKind = errors.New("control: record kind not supported")
-	// ErrFull says that the record has no place among the [Limits.Records] of the set.
+	// ErrFull says that the set has [MaxRecords].
 	ErrFull = errors.New("control: set is full")
-	// ErrShare says that it has none among the [Limits.Share] of a member and those it
-	// let in, or the [Limits.Shared] of all who are no admins. It matches [ErrFull].
+	// ErrShare says that a member, and those it let in, have used up their
+	// [MaxShare], or all who are no admins their [MaxShared]. It matches [ErrFull].
 	ErrShare = fmt.Errorf("%w: the share of members without the admin right is used up; let an admin do it", ErrFull)
 )
 
@@ -48,45 +45,25 @@ var (
 // Records given to it have passed record.Verifier; their bodies are kept.
 type State struct {
 	library [32]byte
-	// valid holds the records that count; order is one in which each stands behind
-	// those it rests on.
-	valid map[record.ID]*entry
-	order []*entry
+	// valid holds the records that count; order is the order in which they came to
+	// count, so that each stands behind those it rests on.
+	valid map[record.ID]record.Record
+	order []record.ID
 	// certs holds the certificates that valid records carry.
 	certs map[capability.CertID]*cert
 	// newest holds the only description kept of each author and certificate.
 	newest  map[speaker]record.ID
 	waiting waiting
 	digest  *[32]byte // of valid; nil when out of date
-	shared  int       // records for which no admin answers
 
-	limits Limits
+	// shares counts the records that each sponsor accounts for.
+	shares map[capability.CertID]int
+	shared int
+
+	limit  int    // MaxRecords
+	share  int    // MaxShare
+	common int    // MaxShared
 	verify verify // capability.Chain.Verify
-}
-
-// entry is a record that counts.
-type entry struct {
-	record.Record
-	id    record.ID
-	in    *cert             // the certificate that it carries, if any
-	payer capability.CertID // see State.payer
-
-	// Of the last time that choose looked: what the record rests on and is still to come,
-	// and whether a group accounts for it.
-	needs int
-	done  bool
-}
-
-// rests returns the certificates that the record rests on, zero where there is none.
-func (e *entry) rests() (ids [2]capability.CertID) {
-	by := capability.CertID(e.Cert)
-	if e.in == nil || e.in.grant.ID != by {
-		ids[0] = by
-	}
-	if e.in != nil && e.in.Parent != by {
-		ids[1] = e.in.Parent
-	}
-	return ids
 }
 
 // cert is a verified certificate and the valid records that carry it: several
@@ -97,6 +74,9 @@ type cert struct {
 	capability.Cert
 	grant    capability.Grant
 	carriers []record.ID
+	// sponsor is who accounts for what this member says: nobody for an admin; else the
+	// sponsor of the member that let it in first, or itself if an admin did.
+	sponsor capability.CertID
 }
 
 type verify func(capability.Chain, [32]byte, func(capability.CertID) (capability.Grant, error)) (capability.Grant, error)
@@ -107,14 +87,17 @@ type speaker struct {
 }
 
 // New returns the empty control set of a library.
-func New(library [32]byte, limits Limits) *State {
+func New(library [32]byte) *State {
 	return &State{
 		library: library,
-		valid:   map[record.ID]*entry{},
+		valid:   map[record.ID]record.Record{},
 		certs:   map[capability.CertID]*cert{},
 		newest:  map[speaker]record.ID{},
 		waiting: newWaiting(),
-		limits:  limits.withDefaults(),
+		shares:  map[capability.CertID]int{},
+		limit:   MaxRecords,
+		share:   MaxShare,
+		common:  MaxShared,
 		verify:  capability.Chain.Verify,
 	}
 }
@@ -122,170 +105,111 @@ func New(library [32]byte, limits Limits) *State {
 // Library returns the library's id.
 func (s *State) Library() [32]byte { return s.library }
 
-// Change is what adding records did to the set.
+// Change is what adding a record did to the set.
 type Change struct {
 	// Added are the records that count now and did not before, each behind those
-	// it rests on: those given, and those that had waited for them.
+	// it rests on: the record itself, and those that had waited for it.
 	Added []record.Record
-	// Removed are the records that a newer one of the same author made pointless, or
-	// that gave way to others in a full set.
+	// Removed are the records that a newer one of the same author made pointless.
 	Removed []record.ID
-	// Lost says that certificates of members no longer count, since what carried them
-	// gave way.
-	Lost bool
 }
 
-// Add is [State.Apply] for one record and those who need not know what changed.
+// Add is [State.Apply] for those who need not know what changed.
 func (s *State) Add(r record.Record) (changed bool, err error) {
-	c, errs := s.Apply(r)
-	return len(c.Added) > 0, errs[0]
+	c, err := s.Apply(r)
+	return len(c.Added) > 0, err
 }
 
-// Apply adds records, each of which has its own error. A record that is in the set,
-// waits, or is older than what the set has of the same author changes nothing and is no
-// error; neither is one that starts to wait for a certificate. A refusal is final and
-// matches [ErrForbidden], [ErrExpired], [ErrInvalid] or [ErrKind]; [ErrFull], which is
-// not the record's fault, holds until the set changes. A refused record leaves the
-// set as it is.
-//
-// Sets that were given the same records, in whatever order and until no more of them are
-// taken, are the same.
-func (s *State) Apply(recs ...record.Record) (Change, []error) {
+// Apply adds a record. A record that is in the set, waits, or is older than what
+// the set has of the same author changes nothing and is no error; neither is one
+// that starts to wait for a certificate. A refusal is final and matches
+// [ErrForbidden], [ErrExpired], [ErrInvalid] or [ErrKind]; [ErrFull] is not the
+// record's fault. The set is unchanged then.
+func (s *State) Apply(r record.Record) (Change, error) {
+	id := r.ID()
+	if _, ok := s.valid[id]; ok || s.waiting.has(id) {
+		return Change{}, nil
+	}
 	var c Change
-	errs := make([]error, len(recs))
-	for i, r := range recs {
-		id := r.ID()
-		if _, ok := s.valid[id]; ok || s.waiting.has(id) {
+	if err := s.settle(item{id: id, rec: r}, &c); err != nil {
+		return Change{}, err
+	}
+	// What waited for a certificate that counts now may make more of them count.
+	for i := 0; i < len(c.Added); i++ {
+		a := c.Added[i]
+		if a.Kind == record.Description {
 			continue
 		}
-		errs[i] = s.add(item{id: id, rec: r}, &c)
-	}
-	if out := s.prune(&c); len(out) > 0 {
-		for i, r := range recs {
-			if err := out[r.ID()]; err != nil {
-				errs[i] = err
-			}
-		}
-	}
-	return c, errs
-}
-
-// add settles a record and those that have waited for it.
-func (s *State) add(it item, c *Change) error {
-	in, err := s.settle(it, c)
-	if err != nil {
-		return err
-	}
-	for todo := []*cert{in}; len(todo) > 0; todo = todo[1:] {
-		if todo[0] == nil {
-			continue
-		}
-		for _, w := range s.waiting.take(todo[0].grant.ID) {
+		for _, w := range s.waiting.take(a.Subject) {
 			// One that turns out void is gone, as if it had come later.
-			if in, err := s.settle(w, c); err == nil {
-				todo = append(todo, in)
-			}
+			_ = s.settle(w, &c)
 		}
 	}
-	return nil
+	return c, nil
 }
 
-// settle admits a record, lets it wait, or says why not. It returns the certificate
-// that the record brings.
-func (s *State) settle(it item, c *Change) (*cert, error) {
+// settle admits a record, lets it wait, or says why not.
+func (s *State) settle(it item, c *Change) error {
 	in, missing, err := s.judge(it.rec)
 	switch {
 	case err != nil:
-		return nil, err
+		return err
 	case !missing.IsZero():
 		s.waiting.put(it, missing)
-		return nil, nil
+		return nil
 	}
-	e := &entry{Record: it.rec, id: it.id, in: in}
-	if e.Kind == record.Description {
-		who := speaker{e.Author, e.Cert}
+	return s.admit(it, in, c)
+}
+
+// admit puts a record that counts into the set.
+func (s *State) admit(it item, in *cert, c *Change) error {
+	r := it.rec
+	if r.Kind == record.Description {
+		who := speaker{r.Author, r.Cert}
 		if old, ok := s.newest[who]; ok {
-			if !record.Newer(e.Header, s.valid[old].Header) {
-				return nil, nil
+			if !record.Newer(r.Header, s.valid[old].Header) {
+				return nil
 			}
 			s.drop(old, c)
+		} else if len(s.valid) >= s.limit {
+			return ErrFull
 		}
-	} else {
-		e.payer = s.payer(e.Record, in)
+		s.newest[who] = it.id
+	} else if len(s.valid) >= s.limit {
+		return ErrFull
 	}
-	s.put(e)
-	c.Added = append(c.Added, e.Record)
-	return in, nil
-}
-
-// put makes a record count.
-func (s *State) put(e *entry) {
-	switch {
-	case e.Kind == record.Description:
-		s.newest[speaker{e.Author, e.Cert}] = e.id
-	case !e.payer.IsZero():
+	// Of who speaks; the owner's first device introduces itself.
+	if by := s.certs[capability.CertID(r.Cert)]; by != nil && !by.sponsor.IsZero() {
+		if s.shares[by.sponsor] >= s.share || s.shared >= s.common {
+			return ErrShare
+		}
+		s.shares[by.sponsor]++
 		s.shared++
 	}
-	if e.in != nil {
-		if have := s.certs[e.in.grant.ID]; have != nil {
-			have.carriers = append(have.carriers, e.id)
+	if in != nil {
+		if have := s.certs[in.grant.ID]; have != nil {
+			have.carriers = append(have.carriers, it.id)
 		} else {
-			e.in.carriers = []record.ID{e.id}
-			s.certs[e.in.grant.ID] = e.in
+			in.carriers, in.sponsor = []record.ID{it.id}, s.sponsor(in)
+			s.certs[in.grant.ID] = in
 		}
 	}
-	s.valid[e.id] = e
-	s.order = append(s.order, e)
+	s.valid[it.id] = r
+	s.order = append(s.order, it.id)
 	s.digest = nil
+	c.Added = append(c.Added, r)
+	return nil
 }
 
-// prune takes out what the set does not keep, and says why of each record. While
-// no limit can be reached, whatever the order, it has nothing to look for.
-func (s *State) prune(c *Change) map[record.ID]error {
-	claims := len(s.valid) - len(s.newest)
-	if s.shared <= min(s.limits.Share, s.limits.Shared) && claims <= s.limits.Records {
-		return nil
+// sponsor returns who accounts for a certificate that begins to count.
+func (s *State) sponsor(c *cert) (id capability.CertID) {
+	switch by := s.certs[c.Admitter]; {
+	case c.grant.Rights.Has(capability.Admin), c.Kind != capability.KindMember:
+		return id
+	case by != nil && !by.sponsor.IsZero():
+		return by.sponsor
 	}
-	keep := s.choose()
-	if len(keep) == claims {
-		return nil
-	}
-	was := s.order
-	s.valid, s.certs, s.newest = map[record.ID]*entry{}, map[capability.CertID]*cert{}, map[speaker]record.ID{}
-	s.order, s.shared, s.digest = make([]*entry, 0, len(keep)), 0, nil
-	for _, e := range keep {
-		s.put(e)
-	}
-	for _, e := range was {
-		if e.Kind == record.Description && s.certs[capability.CertID(e.Cert)] != nil {
-			s.put(e)
-		}
-	}
-	out := map[record.ID]error{}
-	for _, e := range was {
-		if s.valid[e.id] == nil {
-			out[e.id] = ErrFull
-			if !e.payer.IsZero() {
-				out[e.id] = ErrShare
-			}
-		}
-	}
-	fresh := make(map[record.ID]bool, len(c.Added))
-	c.Added = slices.DeleteFunc(c.Added, func(r record.Record) bool {
-		id := r.ID()
-		fresh[id] = true
-		return out[id] != nil
-	})
-	for _, e := range was {
-		if out[e.id] == nil || fresh[e.id] {
-			continue // it is still there, or came and went in one step
-		}
-		c.Removed = append(c.Removed, e.id)
-		if e.in != nil && e.in.Kind == capability.KindMember && s.certs[e.in.grant.ID] == nil {
-			c.Lost = true
-		}
-	}
-	return out
+	return c.grant.ID
 }
 
 // drop takes out a description, on which nothing rests.
@@ -296,7 +220,7 @@ func (s *State) drop(id record.ID, c *Change) {
 	} else {
 		c.Removed = append(c.Removed, id)
 	}
-	if i := slices.IndexFunc(s.order, func(e *entry) bool { return e.id == id }); i >= 0 {
+	if i := slices.Index(s.order, id); i >= 0 {
 		s.order = slices.Delete(s.order, i, i+1)
 	}
 }
@@ -309,10 +233,8 @@ func (s *State) Has(id record.ID) bool {
 
 // Get returns a record that counts.
 func (s *State) Get(id record.ID) (record.Record, bool) {
-	if e := s.valid[id]; e != nil {
-		return e.Record, true
-	}
-	return record.Record{}, false
+	r, ok := s.valid[id]
+	return r, ok
 }
 
 // Len returns the number of records that count.
@@ -325,8 +247,8 @@ func (s *State) Waiting() int { return s.waiting.len() }
 // this order, none has to wait. The set must not be changed meanwhile.
 func (s *State) Records() iter.Seq[record.Record] {
 	return func(yield func(record.Record) bool) {
-		for _, e := range s.order {
-			if !yield(e.Record) {
+		for _, id := range s.order {
+			if !yield(s.valid[id]) {
 				return
 			}
 		}
@@ -337,7 +259,7 @@ func (s *State) Records() iter.Seq[record.Record] {
 // sets.
 func (s *State) Digest() [32]byte {
 	if s.digest == nil {
-		ids := slices.SortedFunc(maps.Keys(s.valid), record.ID.Compare)
+		ids := slices.SortedFunc(slices.Values(s.order), record.ID.Compare)
 		h := sha256.New()
 		h.Write([]byte("cansync/control/v1\x00"))
 		for i := range ids {

@@ -43,25 +43,26 @@ type Invite struct {
 // seconds, newest first, at most [MaxOpenInvites].
 func (s *State) OpenInvites(nowUnix int64) []Invite {
 	now := time.Unix(nowUnix, 0)
-	var said []*entry
+	var heads []record.Header
 	for _, c := range s.certs {
 		if c.grant.RedeemableAt(now) {
-			said = append(said, s.speaks(c, false))
+			heads = append(heads, s.speaks(c, false))
 		}
 	}
-	slices.SortFunc(said, func(a, b *entry) int { return record.Compare(b.Header, a.Header) })
-	if len(said) > MaxOpenInvites {
-		said = said[:MaxOpenInvites]
+	slices.SortFunc(heads, func(a, b record.Header) int { return record.Compare(b, a) })
+	if len(heads) > MaxOpenInvites {
+		heads = heads[:MaxOpenInvites]
 	}
 	var out []Invite
-	for _, e := range said {
-		body, err := DecodeInvite(e.Body)
+	for _, h := range heads {
+		id := h.ID()
+		body, err := DecodeInvite(s.valid[id].Body)
 		if err != nil {
 			continue // it decoded when it was added
 		}
-		c := s.certs[e.Subject]
+		c := s.certs[h.Subject]
 		out = append(out, Invite{
-			ID: c.grant.ID, Cert: c.Cert, Grant: c.grant, Secret: body.Secret, Clock: e.Clock, Record: e.id,
+			ID: c.grant.ID, Cert: c.Cert, Grant: c.grant, Secret: body.Secret, Clock: h.Clock, Record: id,
 		})
 	}
 	return out
@@ -94,11 +95,15 @@ func (s *State) Members() []Member {
 		if c.Kind != capability.KindMember {
 			continue
 		}
+		h := s.speaks(c, true)
 		// Whom two members admitted at once came in by the one who was first.
-		e := s.speaks(c, true)
+		body, err := DecodeMember(s.valid[h.ID()].Body)
+		if err != nil {
+			continue // it decoded when it was added
+		}
 		out = append(out, Member{
 			ID: id, Device: c.Subject, Author: c.Author, Seal: c.Seal, Rights: c.Rights, GrantExp: c.GrantExp,
-			Admitter: e.in.Admitter, Invite: c.Parent, Clock: e.Clock, Record: e.id,
+			Admitter: body.Admitter, Invite: c.Parent, Clock: h.Clock, Record: h.ID(),
 		})
 	}
 	slices.SortFunc(out, func(a, b Member) int {
@@ -107,13 +112,14 @@ func (s *State) Members() []Member {
 	return out
 }
 
-// speaks returns the first or last of the records that carry a certificate, in an order
-// that all members share.
-func (s *State) speaks(c *cert, first bool) *entry {
-	best := s.valid[c.carriers[0]]
+// speaks returns the header of the first or last of the records that carry a
+// certificate, in an order that all members share.
+func (s *State) speaks(c *cert, first bool) record.Header {
+	best := s.valid[c.carriers[0]].Header
 	for _, id := range c.carriers[1:] {
-		if e := s.valid[id]; record.Newer(e.Header, best.Header) != first {
-			best = e
+		h := s.valid[id].Header
+		if record.Newer(h, best) != first {
+			best = h
 		}
 	}
 	return best

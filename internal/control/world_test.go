@@ -163,7 +163,7 @@ func requireSame(t require.TestingT, a, b *State) {
 
 func TestALibraryFromNothing(t *testing.T) {
 	w := newWorld(t)
-	s := New(w.lib, Limits{})
+	s := New(w.lib)
 	_, _, ok := s.Description()
 	require.False(t, ok)
 	empty := s.Digest()
@@ -214,7 +214,7 @@ func TestALibraryFromNothing(t *testing.T) {
 		require.Equal(t, g, have)
 	}
 	// Given out in the order of Records, nothing waits.
-	other := New(w.lib, Limits{})
+	other := New(w.lib)
 	for r := range s.Records() {
 		changed, err := other.Add(r)
 		require.NoError(t, err)

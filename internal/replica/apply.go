@@ -29,6 +29,9 @@ var (
 // maxDeferred bounds the ids of records from the future that are remembered.
 const maxDeferred = 10_000
 
+// maxRefused bounds the ids of refused records that are remembered.
+const maxRefused = 16384
+
 // txnRecords is how many assets one transaction goes through.
 const txnRecords = 512
 
@@ -207,11 +210,10 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 			if len(r.deferred) < maxDeferred {
 				r.deferred[rec.ID()] = rec.Header.Clock
 			}
+		} else if err != nil {
+			r.refuseLocked(rec.ID(), err)
 		}
 		if err != nil {
-			if !errors.Is(err, ErrDeferred) {
-				r.refuseLocked(rec.ID(), err)
-			}
 			res.Refused = append(res.Refused, Refused{rec.ID(), err})
 			continue
 		}
@@ -253,18 +255,7 @@ func (r *Replica) applyAssets(ctx context.Context, recs []record.Record, from tr
 		return nil, false, nil
 	}
 	res.New += len(t.added)
-	r.committed(t)
-	ap := Applied{Records: t.added, From: from}
-	ap.Touched, ap.Changes = t.touched()
-	res.Touched = append(res.Touched, ap.Touched...)
-	r.notify(ap)
-	return t.added, early, nil
-}
-
-// committed brings what is kept in memory up to date with a transaction.
-func (r *Replica) committed(t *tx) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.counts, r.clock = t.counts, t.clock
 	if t.owed {
 		r.debts++
@@ -287,6 +278,12 @@ func (r *Replica) committed(t *tx) {
 			}
 		}
 	}
+	r.mu.Unlock()
+	ap := Applied{Records: t.added, From: from}
+	ap.Touched, ap.Changes = t.touched()
+	res.Touched = append(res.Touched, ap.Touched...)
+	r.notify(ap)
+	return t.added, early, nil
 }
 
 // tx is one transaction over asset records. Its results count once it committed.
@@ -429,7 +426,7 @@ func (t *tx) finish(ctx context.Context) error {
 		if err := t.settleDebt(ctx, c); err != nil {
 			return err
 		}
-		if err := t.write(ctx, asset, c.rows); err != nil {
+		if err := t.txn.Put(ctx, t.r.assetKey("a", asset), encodeRows(c.rows)); err != nil {
 			return err
 		}
 		if c.entry.Live.Header == was.Live.Header && c.entry.Live.HasBody() == was.Live.HasBody() {
@@ -449,13 +446,6 @@ func (t *tx) finish(ctx context.Context) error {
 		}
 	}
 	return t.txn.Put(ctx, t.r.key("c"), t.counts.encode(t.clock))
-}
-
-func (t *tx) write(ctx context.Context, asset can.Digest, rows []record.Record) error {
-	if len(rows) == 0 {
-		return t.txn.Delete(ctx, t.r.assetKey("a", asset))
-	}
-	return t.txn.Put(ctx, t.r.assetKey("a", asset), encodeRows(rows))
 }
 
 func (r *Replica) notify(ap Applied) {

@@ -43,27 +43,36 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 	}
 	// The state is changed first, since only it can tell what is acceptable; what
 	// it accepted and the store did not keep is taken back.
+	var added []record.Record
+	var refused []Refused
+	removed := make(map[record.ID]bool)
 	r.mu.Lock()
-	ch, errs := r.control.Apply(fresh...)
-	changed := len(ch.Added)+len(ch.Removed) > 0
-	if changed {
-		clear(r.refused) // what was refused may count now
-	}
-	for i, err := range errs {
+	for _, rec := range fresh {
+		ch, err := r.control.Apply(rec)
 		if err != nil {
-			id := fresh[i].ID()
-			r.refuseLocked(id, err)
-			res.Refused = append(res.Refused, Refused{id, err})
+			refused = append(refused, Refused{rec.ID(), err})
+			continue
+		}
+		added = append(added, ch.Added...)
+		for _, id := range ch.Removed {
+			removed[id] = true
+		}
+	}
+	res.Refused = append(res.Refused, refused...)
+	if len(added) > 0 {
+		clear(r.refused) // what was refused may count now
+	} else {
+		for _, f := range refused {
+			r.refuseLocked(f.ID, f.Err)
 		}
 	}
 	r.mu.Unlock()
-	if !changed {
+	if len(added) == 0 {
 		return nil
 	}
-	added := ch.Added
 	clock := record.Clock(0)
 	err := kv.Update(ctx, r.opts.Store, func(txn ds.Txn) error {
-		for _, id := range ch.Removed {
+		for id := range removed {
 			if err := txn.Delete(ctx, r.key("k", kv.Bin(id[:]))); err != nil {
 				return err
 			}
@@ -71,12 +80,12 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 		for _, rec := range added {
 			clock = max(clock, rec.Clock)
 			id := rec.ID()
+			if removed[id] {
+				continue
+			}
 			if err := txn.Put(ctx, r.key("k", kv.Bin(id[:])), rec.Encode()); err != nil {
 				return err
 			}
-		}
-		if ch.Lost {
-			return txn.Put(ctx, r.key("x"), []byte{1})
 		}
 		return nil
 	})
@@ -84,17 +93,13 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 		r.reloadControl(ctx)
 		return fmt.Errorf("replica: store control records: %w", err)
 	}
-	if ch.Lost {
-		r.log.Warn("memberships gave way in a full control set, and what their holders said of assets goes too")
-		r.lapseSoon()
-	}
 	res.New += len(added)
 	r.mu.Lock()
 	r.clock = max(r.clock, clock)
 	for _, rec := range added {
 		r.controlID.Insert(rec.ID())
 	}
-	for _, id := range ch.Removed {
+	for id := range removed {
 		r.controlID.Remove(id)
 	}
 	r.mu.Unlock()
@@ -112,7 +117,7 @@ func (r *Replica) applyControl(ctx context.Context, recs []record.Record, from t
 
 // readControl rebuilds the state and its coded symbols from what the store holds.
 func (r *Replica) readControl(ctx context.Context) (*control.State, *reconcile.Set, error) {
-	state := control.New(r.opts.Library, r.opts.ControlLimits)
+	state := control.New(r.opts.Library)
 	set := reconcile.NewSet(r.opts.ReconcileKey, controlPrefix)
 	var recs []record.Record
 	for e, err := range kv.Scan(ctx, r.opts.Store, r.key("k"), false) {
@@ -131,10 +136,9 @@ func (r *Replica) readControl(ctx context.Context) (*control.State, *reconcile.S
 	slices.SortStableFunc(recs, func(a, b record.Record) int { return cmp.Compare(a.Clock, b.Clock) })
 	for before := -1; state.Len() > before; {
 		before = state.Len()
-		_, errs := state.Apply(recs...)
-		for i, err := range errs {
-			if err != nil && before > 0 {
-				r.log.Warn("control record no longer counts", "record", recs[i].ID().String(), "error", err)
+		for _, rec := range recs {
+			if _, err := state.Apply(rec); err != nil && before > 0 {
+				r.log.Warn("control record no longer counts", "record", rec.ID().String(), "error", err)
 			}
 		}
 	}
@@ -150,6 +154,7 @@ func (r *Replica) loadControl(ctx context.Context) error {
 		return err
 	}
 	r.control, r.controlID = state, set
+	clear(r.refused)
 	b, err := kv.Get(ctx, r.opts.Store, r.key("f"))
 	if err == nil && b != nil {
 		r.filter, err = filter.DecodeView(b)
@@ -183,7 +188,6 @@ func (r *Replica) reloadControl(ctx context.Context) {
 	}
 	r.mu.Lock()
 	r.control, r.controlID = state, set
-	clear(r.refused)
 	r.mu.Unlock()
 }
 

@@ -235,3 +235,19 @@ func (r *Replica) Early() int {
 	})
 	return len(r.deferred)
 }
+
+// refuseLocked remembers that a record is refused as long as the control set stays as it
+// is. It is called with mu held.
+func (r *Replica) refuseLocked(id record.ID, err error) {
+	if len(r.refused) < maxRefused {
+		r.refused[id] = err
+	}
+}
+
+// Refuses reports whether the record came before and would be refused again, so that it
+// need not be asked for.
+func (r *Replica) Refuses(id record.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused[id] != nil
+}

@@ -42,11 +42,7 @@ type Options struct {
 	ReconcileKey [16]byte
 	// View is a filter by which the node's own view is narrower than the library;
 	// the zero filter is none.
-	View filter.Filter
-	// ControlLimits bound the control set; the zero value are those of the protocol,
-	// which all members share.
-	ControlLimits control.Limits
-
+	View   filter.Filter
 	Now    func() time.Time
 	Rand   io.Reader
 	Logger *slog.Logger
@@ -81,7 +77,6 @@ type Replica struct {
 	assets    *reconcile.Set
 	deferred  map[record.ID]record.Clock
 	refused   map[record.ID]error // why, as long as the control set stays as it is
-	lapsing   bool                // the records of lost memberships are about to be taken out
 
 	ready    chan struct{} // closed when assets is complete
 	readyErr error         // set before ready is closed
@@ -165,7 +160,7 @@ func Open(ctx context.Context, opts Options) (*Replica, error) {
 	r := &Replica{
 		opts: opts, log: opts.Logger, prefix: roomKey(opts.Library).String() + "/",
 		writer: make(chan struct{}, 1), closed: make(chan struct{}), ready: make(chan struct{}),
-		control: control.New(opts.Library, opts.ControlLimits), controlID: reconcile.NewSet(opts.ReconcileKey, controlPrefix),
+		control: control.New(opts.Library), controlID: reconcile.NewSet(opts.ReconcileKey, controlPrefix),
 		assets:   reconcile.NewSet(opts.ReconcileKey, assetPrefix),
 		deferred: make(map[record.ID]record.Clock), refused: make(map[record.ID]error),
 		views: make(map[string]*viewSet), debts: 1,
@@ -189,11 +184,6 @@ func Open(ctx context.Context, opts Options) (*Replica, error) {
 		return nil, err
 	} else if due {
 		r.again()
-	}
-	if b, err := kv.Get(ctx, opts.Store, r.key("x")); err != nil {
-		return nil, err
-	} else if b != nil {
-		r.lapseSoon()
 	}
 	build, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.wg.Go(func() {
@@ -338,7 +328,6 @@ func (r *Replica) unlock() { <-r.writer }
 //	g/<digest>  what the host decided about announcing it (see Approval)
 //	o/<id>      the record is owed (see Owed); digest of its asset
 //	c           counters and clock
-//	x           records of memberships that no longer count are to be taken out
 //	f, v        the filter by which they count, and the node's own view
 func (r *Replica) key(parts ...string) ds.Key {
 	return ds.RawKey(r.prefix + strings.Join(parts, "/"))

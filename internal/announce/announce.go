@@ -133,6 +133,7 @@ type Announcer struct {
 
 	notes  chan note
 	desk   chan func()
+	early  early
 	rescan chan struct{} // holds a token: begin a full scan now
 
 	// Of the desk: see caughtIndex.

@@ -17,9 +17,13 @@ import (
 func (a *Announcer) trashed(items []inventory.Item) {
 	without := make(map[string]bool, len(items))
 	handles := make([]string, 0, len(items))
-	for _, it := range items {
+	for i, it := range items {
 		without[it.Handle] = true
 		handles = append(handles, it.Handle)
+		// Another look may have found it since.
+		if now, known, err := a.inv.ByHandle(a.ctx, it.Handle); err == nil && known {
+			items[i] = now
+		}
 	}
 	vs, done := a.all()
 	defer done()

@@ -104,7 +104,15 @@ func (a *Announcer) follow(h hinted) (list bool) {
 			return false
 		}
 	}
+	a.disposed(&l)
 	return list
+}
+
+// disposed is dispose where nothing else depends on it: a scan finds what is left.
+func (a *Announcer) disposed(l *look) {
+	if err := a.dispose(l); err != nil && a.ctx.Err() == nil {
+		a.log.Warn("trashed assets not dealt with", "error", err)
+	}
 }
 
 // ownNews reports whether a new asset is one that the node itself ingested, or may be
@@ -146,6 +154,7 @@ func (a *Announcer) recheck() time.Time {
 		}
 		a.rest.renew(as.Handle)
 	}
+	a.disposed(&l)
 	if len(due) > 0 {
 		_, next = a.rest.due()
 	}
@@ -244,6 +253,7 @@ func (a *Announcer) pollChanges(c can.ChangeLister, p *poller) error {
 			break
 		}
 	}
+	a.disposed(&l)
 	if p.cursor != before {
 		if serr := a.inv.SetMark(a.ctx, cursorMark, []byte(p.cursor)); serr != nil && a.ctx.Err() == nil {
 			a.log.Warn("store fails", "op", "keep cursor", "error", serr)
@@ -286,6 +296,7 @@ func (a *Announcer) lookAtPage(o can.ListOptions) (found bool, n int, err error)
 	if err == nil && len(r.doubtful) > 0 {
 		err = a.lookTwice(o, r.doubtful, &l)
 	}
+	a.disposed(&l)
 	if err != nil && a.ctx.Err() == nil {
 		var se *serviceError
 		if errors.As(err, &se) {

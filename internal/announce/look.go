@@ -3,6 +3,7 @@ package announce
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/cansync/cansync/can"
@@ -37,6 +38,9 @@ type look struct {
 	// its item was before the second time.
 	sure   bool
 	before inventory.Item
+	// gone are the known assets that turned out to be trashed. Whoever looks deals with
+	// them together, so that many at once are seen to be many.
+	gone []inventory.Item
 	// intents are the sizes of the ingests whose outcome is not known; read when
 	// first needed.
 	intents map[int64]bool
@@ -184,13 +188,62 @@ func (a *Announcer) verify(as can.Asset, item inventory.Item, l *look) (seen, er
 	a.rest.drop(as.Handle)
 	switch {
 	case fresh.Trashed:
-		return seenKnown, a.onDesk(func() { a.trashed([]inventory.Item{item}) })
+		if l.gone = append(l.gone, item); len(l.gone) == maxPortion {
+			return seenKnown, a.dispose(l)
+		}
+		return seenKnown, nil
 	case item.Is(inventory.Trashed):
 		return a.send(note{kind: noteBack, asset: fresh, item: item})
 	case inventory.FingerprintOf(fresh.Metadata) != item.Baseline:
 		return a.send(note{kind: noteEdit, asset: fresh, item: item})
 	}
 	return seenKnown, nil
+}
+
+// dispose deals with what a look found to be trashed, once the first scan since the start
+// is over: what was trashed while the node was off is for that scan, which finds all of
+// it at once.
+func (a *Announcer) dispose(l *look) error {
+	gone := l.gone
+	if l.gone = nil; len(gone) == 0 || a.early.keep(gone) {
+		return nil
+	}
+	return a.onDesk(func() { a.trashed(gone) })
+}
+
+// early keeps what was found to be trashed while the first scan is under way.
+type early struct {
+	mu    sync.Mutex
+	over  bool
+	more  bool // than are kept
+	items []inventory.Item
+}
+
+// keep reports whether the items are dealt with after the scan.
+func (e *early) keep(items []inventory.Item) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.over {
+		return false
+	}
+	n := min(len(items), maxPortion-len(e.items))
+	e.items, e.more = append(e.items, items[:n]...), e.more || n < len(items)
+	return true
+}
+
+// afterFirst deals with what was kept, when the first scan has come to an end.
+func (a *Announcer) afterFirst() error {
+	a.early.mu.Lock()
+	items, more := a.early.items, a.early.more
+	a.early.over, a.early.items, a.early.more = true, nil, false
+	a.early.mu.Unlock()
+	if more {
+		a.scanNow()
+	}
+	if len(items) == 0 {
+		return nil
+	}
+	return a.onDesk(func() { a.trashed(items) })
 }
 
 // working reports whether a library may be bringing the asset up to date in the

@@ -57,7 +57,11 @@ func (a *Announcer) scans() {
 		if !a.some() {
 			continue
 		}
-		switch err := a.scan(); {
+		err := a.scan()
+		if ferr := a.afterFirst(); ferr != nil && a.ctx.Err() == nil {
+			a.log.Warn("trashed assets not dealt with", "error", ferr)
+		}
+		switch {
 		case a.ctx.Err() != nil:
 			return
 		case errors.Is(err, errRestart):
@@ -93,7 +97,7 @@ func (a *Announcer) scan() (err error) {
 	}
 	if w.shaky {
 		a.log.Debug("the listing shifts too much to conclude anything from it")
-	} else if err := a.absent(&w); err != nil {
+	} else if err := a.absent(&w, l.gone); err != nil {
 		return err
 	}
 	for _, v := range vs {
@@ -297,8 +301,10 @@ func (a *Announcer) lookTwice(o can.ListOptions, doubtful map[string]inventory.I
 	}
 	for _, as := range page.Assets {
 		if item, ok := doubtful[as.Handle]; ok {
-			again := look{urgent: l.urgent, sure: true, before: item, offer: l.offer}
-			if _, err := a.look(as, &again); err != nil {
+			again := look{urgent: l.urgent, sure: true, before: item, offer: l.offer, gone: l.gone}
+			_, err := a.look(as, &again)
+			l.gone = again.gone
+			if err != nil {
 				return err
 			}
 		}
@@ -306,12 +312,13 @@ func (a *Announcer) lookTwice(o can.ListOptions, doubtful map[string]inventory.I
 	return nil
 }
 
-// absent asks the service about the assets that it should have listed and did not.
-func (a *Announcer) absent(w *walk) error {
-	if w.known.complete() {
+// absent asks the service about the assets that it should have listed and did not. What
+// the listing showed to be trashed is dealt with among them.
+func (a *Announcer) absent(w *walk, trashed []inventory.Item) error {
+	if w.known.complete() && len(trashed) == 0 {
 		return nil
 	}
-	var trashed, missing []inventory.Item
+	var missing []inventory.Item
 	answers := false
 	if w.probe != "" {
 		_, err := a.meta(a.ctx, w.probe)

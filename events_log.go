@@ -171,6 +171,10 @@ func (h *hub) show(seq uint64) {
 func (h *hub) flush(ctx context.Context, s store.Store, reserve uint64) error {
 	h.mu.Lock()
 	ring, seq, from := h.ring, h.seq, h.flushed
+	top := seq + reserve
+	// What comes while reserved numbers are given back is not seen before it is written, or
+	// its number could be given again after a crash.
+	h.top = min(h.top, top)
 	var old []uint64
 	for c := range h.stored {
 		if len(ring) > 0 && c < ring[0].Seq/eventChunk {
@@ -184,7 +188,6 @@ func (h *hub) flush(ctx context.Context, s store.Store, reserve uint64) error {
 			chunks[c] = ring[i].append(chunks[c])
 		}
 	}
-	top := seq + reserve
 	err := kv.Update(ctx, s, func(txn ds.Txn) error {
 		for c, b := range chunks {
 			if err := txn.Put(ctx, eventKey(c), b); err != nil {

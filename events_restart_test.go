@@ -6,9 +6,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	ds "github.com/ipfs/go-datastore"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/store/memory"
 	"github.com/cansync/cansync/store/storetest"
 )
@@ -143,4 +145,35 @@ func TestEventsAreHeardWhileTheStoreRefusesThem(t *testing.T) {
 		<-done
 		require.Positive(t, failed)
 	})
+}
+
+// emitting is a store in which an event comes while another is written.
+type emitting struct {
+	store.Store
+	h *hub
+}
+
+func (e emitting) NewTransaction(ctx context.Context, ro bool) (ds.Txn, error) {
+	e.h.emit(Event{Kind: EventJoined})
+	return e.Store.NewTransaction(ctx, ro)
+}
+
+// No number is seen that could be given again after a crash.
+func TestAnEventWhileNumbersAreGivenBack(t *testing.T) {
+	ctx := t.Context()
+	s := memory.New()
+	h := newHub(time.Now)
+	require.NoError(t, h.load(ctx, s))
+	h.emit(Event{Kind: EventJoined})
+	require.NoError(t, h.flush(ctx, s, eventReserve))
+	require.NoError(t, h.flush(ctx, emitting{s, h}, 0))
+	evs, _, _ := h.after(1)
+	require.Empty(t, evs)
+	require.NoError(t, h.flush(ctx, s, 0))
+	evs, _, _ = h.after(1)
+	require.Len(t, evs, 1)
+	crashed := newHub(time.Now)
+	require.NoError(t, crashed.load(ctx, s))
+	crashed.emit(Event{Kind: EventPeerLied})
+	require.Greater(t, crashed.seq, evs[0].Seq)
 }

@@ -2,6 +2,7 @@ package can
 
 import (
 	"bytes"
+	"io"
 	"mime"
 	"mime/multipart"
 	"net/textproto"
@@ -65,4 +66,30 @@ func TestMultipartFrame(t *testing.T) {
 		require.NoError(rt, w.Close())
 		require.Equal(rt, want.String(), string(head)+"content"+string(tail))
 	})
+}
+
+// What Go's own reader of multipart refuses, no service in Go would ever take.
+func TestAnyFilenameCanBeRead(t *testing.T) {
+	var name strings.Builder
+	for c := range 256 {
+		name.WriteByte(byte(c))
+	}
+	for _, filename := range []string{name.String(), "\x01", "\x7f", "\t", "\u2028", "a\r\nX: y\r\n\r\n--b"} {
+		head, tail, contentType := multipartFrame(Ingest{Metadata: Metadata{Filename: filename, MIMEType: "a/b\x01"}})
+		_, params, err := mime.ParseMediaType(contentType)
+		require.NoError(t, err)
+		r := multipart.NewReader(io.MultiReader(bytes.NewReader(head), strings.NewReader("content"), bytes.NewReader(tail)), params["boundary"])
+		parts := 0
+		for {
+			p, err := r.NextRawPart()
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err, "%q", filename)
+			parts++
+			require.Len(t, p.Header["Content-Disposition"], 1)
+			require.Empty(t, p.Header["X"])
+		}
+		require.Positive(t, parts)
+	}
 }

@@ -195,9 +195,18 @@ func multipartFrame(in Ingest) (head, tail []byte, contentType string) {
 	return head, []byte("\r\n--" + boundary + "--\r\n"), "multipart/form-data; boundary=" + boundary
 }
 
-var filenameQuoter = strings.NewReplacer("\"", "%22", "\r", "%0D", "\n", "%0A", "\x00", "%00", "\\", "%5C")
+var filenameQuoter = newFilenameQuoter()
 
-// quoteFilename escapes as browsers do (WHATWG HTML, multipart/form-data).
+func newFilenameQuoter() *strings.Replacer {
+	pairs := []string{"\"", "%22", "\\", "%5C", "\x7f", "%7F"}
+	for c := range byte(' ') {
+		pairs = append(pairs, string(rune(c)), fmt.Sprintf("%%%02X", c))
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// quoteFilename escapes as browsers do (WHATWG HTML, multipart/form-data), and what no
+// header may hold besides, for which services would refuse the part.
 func quoteFilename(s string) string {
 	if s == "" {
 		return "asset"

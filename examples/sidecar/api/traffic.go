@@ -211,11 +211,13 @@ func eta(d time.Duration) *int64 {
 	return &secs
 }
 
+const whilePaused = "the library is paused; resume it first, or choose the mode records-only"
+
 // fetch fetches assets on demand, whatever the mode but paused.
 func (h *Handler) fetch(r *http.Request, body []byte) (any, error) {
 	return h.ask(r, body, func(l *cansync.Library, ds []can.Digest) error {
 		if l.Mode() == cansync.Paused {
-			return failf(http.StatusConflict, "the library is paused; resume it first, or choose the mode records-only")
+			return failf(http.StatusConflict, "%s", whilePaused)
 		}
 		return l.Fetch(r.Context(), ds...)
 	})
@@ -225,7 +227,9 @@ func (h *Handler) fetch(r *http.Request, body []byte) (any, error) {
 func (h *Handler) prioritize(r *http.Request, body []byte) (any, error) {
 	return h.ask(r, body, func(l *cansync.Library, ds []can.Digest) error {
 		switch m := l.Mode(); m {
-		case cansync.AnnounceOnly, cansync.RecordsOnly, cansync.Paused:
+		case cansync.Paused:
+			return failf(http.StatusConflict, "%s", whilePaused)
+		case cansync.AnnounceOnly, cansync.RecordsOnly:
 			return failf(http.StatusConflict, "the mode %s fetches nothing that could come first; POST the assets to …/fetch", m)
 		}
 		return l.Prioritize(r.Context(), ds...)

@@ -103,6 +103,7 @@ func TestFetchOnDemandAndProgress(t *testing.T) {
 	got = ask("/fetch", all[0])
 	require.Equal(t, http.StatusConflict, got.code)
 	require.Contains(t, got.error, "resume")
+	require.Contains(t, ask("/prioritize", all[0]).error, "resume")
 	get[libraryView](t, b, "POST", path+"/resume", "")
 	get[changedView](t, b, "PATCH", path, `{"mode":"sync"}`)
 	require.Equal(t, http.StatusOK, ask("/prioritize", all[2]).code)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/cansync/cansync/internal/tier"
 )
 
 // peer is a simulated source.
@@ -268,7 +270,7 @@ func TestSchedulerDisconnects(t *testing.T) {
 // others do; never twice beyond the bound; the same world gives the same course.
 func TestSchedulerAnyWorld(t *testing.T) {
 	overtaken := uint64(0)
-	rapid.Check(t, func(t *rapid.T) {
+	tier.Check(t, 1000, 1000, func(t *rapid.T) {
 		n := rapid.Uint64Range(1, 600).Draw(t, "groups")
 		have := NewBitmap(n)
 		for range rapid.IntRange(0, 3).Draw(t, "parts there") {

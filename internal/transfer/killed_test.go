@@ -61,7 +61,7 @@ func TestFetcherKilledTwiceAmongBadSources(t *testing.T) {
 		for life := int64(1); c == nil; life++ {
 			require.LessOrEqual(t, life, int64(3))
 			// A crash loses what came since the last bitmap: the default at 1 GiB.
-			cfg := ClientConfig{Network: g.b.m, Stages: dir, SyncBytes: size / 128, OnLiar: func(p transport.PeerID) {
+			cfg := ClientConfig{Network: g.b.m, Stages: dir, SyncBytes: size / 1024, OnLiar: func(p transport.PeerID) {
 				liars.Add(1)
 				require.Equal(t, g.holders[0].tr.ID(), p)
 			}}

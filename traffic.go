@@ -3,7 +3,6 @@ package cansync
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/fetch"
@@ -98,7 +97,7 @@ func (n *Node) SetPeerLimits(peer transport.PeerID, l Limits) error {
 		if _, ok := n.peerLimits[peer]; !ok && len(n.peerLimits) == MaxPeerLimits {
 			return fmt.Errorf("%w: Limits: %d peers have some already; lift one's first", ErrConfig, MaxPeerLimits)
 		}
-		n.peerLimits[peer] = l.effective()
+		n.peerLimits[peer] = l
 	}
 	n.limits.up.SetPeer(peer, l.Upload)
 	n.limits.down.SetPeer(peer, l.Download)
@@ -109,7 +108,11 @@ func (n *Node) SetPeerLimits(peer transport.PeerID, l Limits) error {
 func (n *Node) PeerLimits() map[transport.PeerID]Limits {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return maps.Clone(n.peerLimits)
+	out := make(map[transport.PeerID]Limits, len(n.peerLimits))
+	for id, l := range n.peerLimits {
+		out[id] = l.effective()
+	}
+	return out
 }
 
 // SetLimits limits the library's traffic on this node. It may be set while the

@@ -211,24 +211,15 @@ func eta(d time.Duration) *int64 {
 	return &secs
 }
 
-const whilePaused = "the library is paused; resume it first, or choose the mode records-only"
-
 // fetch fetches assets on demand, whatever the mode but paused.
 func (h *Handler) fetch(r *http.Request, body []byte) (any, error) {
-	return h.ask(r, body, func(l *cansync.Library, ds []can.Digest) error {
-		if l.Mode() == cansync.Paused {
-			return failf(http.StatusConflict, "%s", whilePaused)
-		}
-		return l.Fetch(r.Context(), ds...)
-	})
+	return h.ask(r, body, func(l *cansync.Library, ds []can.Digest) error { return l.Fetch(r.Context(), ds...) })
 }
 
 // prioritize puts assets before all others that are fetched anyway.
 func (h *Handler) prioritize(r *http.Request, body []byte) (any, error) {
 	return h.ask(r, body, func(l *cansync.Library, ds []can.Digest) error {
 		switch m := l.Mode(); m {
-		case cansync.Paused:
-			return failf(http.StatusConflict, "%s", whilePaused)
 		case cansync.AnnounceOnly, cansync.RecordsOnly:
 			return failf(http.StatusConflict, "the mode %s fetches nothing that could come first; POST the assets to …/fetch", m)
 		}
@@ -236,7 +227,8 @@ func (h *Handler) prioritize(r *http.Request, body []byte) (any, error) {
 	})
 }
 
-// ask does something with the named assets that the library holds.
+// ask does something with the named assets that the library holds, unless it is
+// paused.
 func (h *Handler) ask(r *http.Request, body []byte, do func(*cansync.Library, []can.Digest) error) (any, error) {
 	l, req, ds, err := h.named(r, body)
 	if err != nil {
@@ -257,6 +249,9 @@ func (h *Handler) ask(r *http.Request, body []byte, do func(*cansync.Library, []
 	}
 	if len(known) == 0 {
 		return nil, failf(http.StatusNotFound, "the library holds none of these assets; GET /libraries/{id}/assets lists those there are")
+	}
+	if l.Mode() == cansync.Paused {
+		return nil, failf(http.StatusConflict, "the library is paused; resume it first, or choose the mode records-only")
 	}
 	if err := do(l, known); err != nil {
 		return nil, err

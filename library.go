@@ -220,7 +220,7 @@ func (l *Library) ConfirmRemovals() error {
 }
 
 // DismissRemovals forgets removals that were held back: the assets stay in the
-// library.
+// library, and trashed here; see [Library.Fetch].
 func (l *Library) DismissRemovals() error {
 	_, done, err := l.member()
 	if err != nil {

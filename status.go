@@ -177,7 +177,7 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 	c := lib.Counts()
 	s := LibraryStatus{
 		Assets: c.Live, Bytes: c.LiveBytes, Pending: c.Queued, Removed: c.Tombstones,
-		Held: l.n.announcer.Held(l.id), Peers: len(l.n.sessions.Peers(l.id)),
+		Held: int(c.Held), Peers: len(l.n.sessions.Peers(l.id)),
 	}
 	if e := lib.Grant().GrantExp; e != 0 {
 		s.Expires = time.Unix(e, 0).UTC()
@@ -187,7 +187,7 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 			return LibraryStatus{}, err
 		}
 	}
-	s.Trashed = c.Trashed + int64(s.Held)
+	s.Trashed = c.Trashed + c.Held
 	s.Synced = max(0, c.Live-s.Pending-s.Trashed)
 	switch {
 	case lib.Paused():

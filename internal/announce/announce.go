@@ -284,9 +284,7 @@ func (a *Announcer) Held(id [32]byte) int {
 	if err != nil {
 		return 0
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.held
+	return int(v.lib.Counts().Held)
 }
 
 // Confirm publishes the removals that are on hold. It returns when they are
@@ -294,7 +292,7 @@ func (a *Announcer) Held(id [32]byte) int {
 func (a *Announcer) Confirm(id [32]byte) error { return a.release(id, true) }
 
 // Dismiss forgets the removals that are on hold: the library keeps the assets, and
-// the node wants them again.
+// they stay trashed here.
 func (a *Announcer) Dismiss(id [32]byte) error { return a.release(id, false) }
 
 func (a *Announcer) voice(id [32]byte) (*voice, error) {

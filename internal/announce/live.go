@@ -161,11 +161,15 @@ func (a *Announcer) recheck() time.Time {
 	return next
 }
 
-// checkVoices begins a scan when a library has to be offered everything.
+// checkVoices begins a scan when a library has to be offered everything. It also tells
+// of removals that are no longer on hold since others removed the assets.
 func (a *Announcer) checkVoices() {
 	vs, done := a.all()
 	defer done()
 	for _, v := range vs {
+		if v.isLoaded() && v.untold() && a.onDesk(func() { a.tell(v) }) != nil {
+			return
+		}
 		if v.behind() && v.mayTry(time.Now()) {
 			a.scanNow()
 			return

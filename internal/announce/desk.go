@@ -235,6 +235,7 @@ func (a *Announcer) speak(v *voice, f filter.View, batch []*note) {
 		if !active {
 			if n.kind == noteEdit && entry.Known() {
 				n.keep = true
+				v.wait()
 			} else if match || entry.Known() {
 				missed = true
 			}

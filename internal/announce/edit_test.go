@@ -1,11 +1,15 @@
 package announce
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	ds "github.com/ipfs/go-datastore"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cansync/cansync/can"
@@ -15,6 +19,7 @@ import (
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/record"
 	"github.com/cansync/cansync/internal/replica"
+	smemory "github.com/cansync/cansync/store/memory"
 )
 
 func set[T any](v T) *T { return &v }
@@ -222,4 +227,53 @@ func TestTooLargeMetadataIsReportedOnce(t *testing.T) {
 		require.False(t, w.entry(l, d).Known())
 		w.close()
 	})
+}
+
+// What is edited while a library can't be spoken in is said as soon as it can, and not
+// with the next full scan only.
+func TestEditsWaitForTheLibrary(t *testing.T) {
+	rarely := func(c *Config) { c.FullScanInterval = 24 * time.Hour }
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, cantest.Options{})
+		l := w.library(filter.Filter{})
+		as, d := w.add("x", can.Metadata{})
+		w.start(rarely)
+		synctest.Wait()
+		l.SetMode(library.ModePaused)
+		require.True(t, w.svc.Edit(as.Handle, can.Update{Description: set("while paused")}))
+		time.Sleep(time.Hour)
+		require.Zero(t, w.count(Edited))
+		l.SetMode(library.ModeSync)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, 1, w.count(Edited))
+		require.Equal(t, "while paused", w.entry(l, d).Body.Description)
+
+		// The announcer begins, and what the library was offered can't be read at first.
+		require.NoError(t, w.a.Close())
+		require.True(t, w.svc.Edit(as.Handle, can.Update{Description: set("while off")}))
+		marks := &failingMarks{Store: w.store, left: 1}
+		w.inv = inventory.New(marks)
+		w.start(rarely)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Zero(t, marks.left)
+		require.Equal(t, 2, w.count(Edited))
+		require.Equal(t, "while off", w.entry(l, d).Body.Description)
+		w.close()
+	})
+}
+
+// failingMarks is a store that fails to tell what libraries were offered.
+type failingMarks struct {
+	*smemory.Store
+	left int
+}
+
+func (s *failingMarks) Get(ctx context.Context, key ds.Key) ([]byte, error) {
+	if s.left > 0 && strings.Contains(key.String(), "caught") {
+		s.left--
+		return nil, errors.New("disk trouble")
+	}
+	return s.Store.Get(ctx, key)
 }

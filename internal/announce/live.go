@@ -161,8 +161,9 @@ func (a *Announcer) recheck() time.Time {
 	return next
 }
 
-// checkVoices begins a scan when a library has to be offered everything. It also tells
-// of removals that are no longer on hold since others removed the assets.
+// checkVoices begins a scan when a library has to be offered everything, or hears
+// only now what was edited. It also tells of removals that are no longer on hold since
+// others removed the assets.
 func (a *Announcer) checkVoices() {
 	vs, done := a.all()
 	defer done()
@@ -170,7 +171,7 @@ func (a *Announcer) checkVoices() {
 		if v.isLoaded() && v.untold() && a.onDesk(func() { a.tell(v) }) != nil {
 			return
 		}
-		if v.behind() && v.mayTry(time.Now()) {
+		if v.waited() || v.behind() && v.mayTry(time.Now()) {
 			a.scanNow()
 			return
 		}

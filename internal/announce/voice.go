@@ -37,6 +37,9 @@ type voice struct {
 	caught state
 	// misses counts what the library was not offered because it could not speak.
 	misses uint64
+	// unheard says that an edit was found while the library could not speak: it is
+	// news still, which only a scan finds again.
+	unheard bool
 	// running is the pass that offers everything, if there is one.
 	running *pass
 	told    int // removals on hold, as the host was told
@@ -172,6 +175,24 @@ func (v *voice) behind() bool {
 	behind := v.caught != now && (v.running == nil || v.running.state != now || v.running.misses != v.misses)
 	v.mu.Unlock()
 	return behind && !v.lib.Refiltering()
+}
+
+// waited reports, once, whether edits wait for a library that can speak now.
+func (v *voice) waited() bool {
+	if !v.active() {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	was := v.unheard
+	v.unheard = false
+	return was
+}
+
+func (v *voice) wait() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unheard = true
 }
 
 // begin begins a pass, unless none is needed.

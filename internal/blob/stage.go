@@ -7,10 +7,14 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"sync"
 )
+
+// MaxStage is the largest content, in bytes, that is staged. What a record claims is
+// anybody's word, and not every file system refuses a file that no disk could hold: it
+// bounds the bitmap, which is in memory, to 32 MiB.
+const MaxStage = 4 << 40
 
 // Errors of a [Stage].
 var (
@@ -71,8 +75,8 @@ type Stage struct {
 // OpenStage opens the stage of a key for content of the given BLAKE3 root and size
 // in a directory, taking up a stage left behind by an earlier process or making a
 // new one. The caller has accepted the size: it is taken from the disk at once, with
-// 0.4 % for the tree. Errors match [ErrNoSpace], [ErrOtherStage] and [ErrSize], or
-// are the file system's.
+// 0.4 % for the tree. Errors match [ErrNoSpace], also above [MaxStage], and
+// [ErrOtherStage], or are the file system's.
 //
 // Space is reserved with fallocate on Linux. Where a file system or operating
 // system can't reserve, a full disk shows in [Intake.Put].
@@ -81,10 +85,10 @@ func OpenStage(dir *os.Root, key StageKey, root [32]byte, size uint64) (*Stage, 
 }
 
 func openStage(dir stageFS, key StageKey, root [32]byte, size uint64) (*Stage, error) {
-	total := Groups(size)*GroupSize + OutboardSize(size)
-	if size > MaxSize || total > math.MaxInt64 {
-		return nil, fmt.Errorf("%w: %d bytes", ErrSize, size)
+	if size > MaxStage {
+		return nil, fmt.Errorf("blob: open stage: %w: %d bytes, at most %d are staged", ErrNoSpace, size, uint64(MaxStage))
 	}
+	total := stageTotal(size)
 	s := &Stage{
 		fs: dir, key: key, root: root, size: size,
 		turn: make(chan struct{}, 1), hashing: make(chan struct{}, 1), sha: sha256.New(),
@@ -138,9 +142,10 @@ func (s *Stage) create(total int64) error {
 	if err != nil {
 		return err
 	}
-	s.have = NewBitmap(Groups(s.size))
+	// The bitmap comes after the space: a size that no disk has takes no memory either.
 	err = f.reserve(total)
 	if err == nil {
+		s.have = NewBitmap(Groups(s.size))
 		err = f.sync()
 	}
 	if err == nil {
@@ -307,6 +312,21 @@ func (s *Stage) Outboard() *io.SectionReader {
 // Tree returns the tree for proofs of groups that are there.
 func (s *Stage) Tree() *Tree {
 	return &Tree{root: s.root, size: s.size, r: s.Outboard()}
+}
+
+// stageTotal is the length of a stage's file for content of a size.
+func stageTotal(size uint64) uint64 { return Groups(size)*GroupSize + OutboardSize(size) }
+
+// StageNeeds returns how many bytes opening a stage for content of a size would take
+// from the disk beside those that the key's stage occupies already, whatever it was
+// begun for: one for another size makes way.
+func StageNeeds(dir *os.Root, key StageKey, size uint64) uint64 {
+	total := stageTotal(min(size, MaxSize))
+	info, err := dir.Lstat(key.name(partSuffix))
+	if err != nil || !info.Mode().IsRegular() {
+		return total
+	}
+	return total - min(total, uint64(info.Size()))
 }
 
 func (s *Stage) treeOffset() int64 { return int64(Groups(s.size) * GroupSize) }

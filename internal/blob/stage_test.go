@@ -160,7 +160,7 @@ func TestStageOfAnySize(t *testing.T) {
 		require.NoError(t, st.Remove())
 	}
 	_, err := OpenStage(dir, StageKey{}, [32]byte{}, MaxSize+1)
-	require.ErrorIs(t, err, ErrSize)
+	require.ErrorIs(t, err, ErrNoSpace)
 }
 
 func TestStageBlame(t *testing.T) {

@@ -84,7 +84,7 @@ func (d *desk) decide(t *task, e replica.Entry, begun time.Time) (outcome, error
 		}
 		if done {
 			if !brought {
-				d.came(t, int64(e.Body.Size)) // if it was missed before, by another way
+				d.came(t, e.Bytes()) // if it was missed before, by another way
 			}
 			if t.large {
 				d.dropStage(t) // begun before the content came by another way
@@ -201,7 +201,7 @@ func (d *desk) bring(t *task, e replica.Entry, begun time.Time, fresh bool) (ing
 	if f := d.f.cfg.Unread; f != nil && f(int64(e.Body.Size)) {
 		return ingest.Result{}, errUnread
 	}
-	over, err := d.admit(t, int64(e.Body.Size))
+	over, err := d.admit(t, e.Bytes())
 	if err != nil {
 		return ingest.Result{}, err
 	}

@@ -17,7 +17,7 @@ func (d *desk) bringLarge(t *task, e replica.Entry, job ingest.Job, fresh bool) 
 	if err != nil {
 		return ingest.Result{}, err
 	}
-	release, err := d.f.reserve(e.Body.Size, row.State >= replica.Partial && row.State <= replica.Ingesting)
+	release, err := d.reserve(t, e.Body.Size)
 	if err != nil {
 		return ingest.Result{}, err
 	}
@@ -90,8 +90,10 @@ func (d *desk) advance(t *task, done, total int64) {
 }
 
 // reserve checks that there is room for a large content beside those that were
-// begun and do not occupy the disk yet. What is staged already does.
-func (f *Fetcher) reserve(size uint64, staged bool) (release func(), err error) {
+// begun and do not occupy the disk yet. What is staged already does, which is for the
+// disk to say: the row may speak of a stage that another record began, of another size.
+func (d *desk) reserve(t *task, size uint64) (release func(), err error) {
+	f := d.f
 	if f.cfg.Space == nil {
 		return func() {}, nil
 	}
@@ -100,8 +102,8 @@ func (f *Fetcher) reserve(size uint64, staged bool) (release func(), err error) 
 		return nil, err
 	}
 	need := size + blob.OutboardSize(size)
-	if staged {
-		need = 0
+	if f.cfg.Stages != nil {
+		need = blob.StageNeeds(f.cfg.Stages, blob.StageKey{Library: d.id, Digest: t.asset}, size)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

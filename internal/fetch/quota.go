@@ -99,7 +99,8 @@ func (d *desk) admit(t *task, size int64) (done func(came bool), err error) {
 		held := d.lib.Counts().LiveBytes - b.missing
 		known := b.counted && !b.void
 		switch {
-		case known && held+b.planned+size <= limit:
+		// Neither side of it overflows. Less than nothing is held by a count that is off.
+		case known && held >= 0 && size <= limit-held-b.planned:
 			b.planned += size
 			f.mu.Unlock()
 			return func(came bool) {
@@ -110,7 +111,7 @@ func (d *desk) admit(t *task, size int64) (done func(came bool), err error) {
 				b.planned -= size
 				f.mu.Unlock()
 			}, nil
-		case known && !b.soft, known && time.Since(b.at) < max(recount, countShare*b.took):
+		case known && !b.soft && held >= 0, known && time.Since(b.at) < max(recount, countShare*b.took):
 			b.refused = true
 			held += b.planned
 			f.mu.Unlock()
@@ -141,10 +142,15 @@ func (b *budget) note(ap replica.Applied) {
 	b.void = b.void || ap.Control
 	b.soft = true
 	for _, c := range ap.Changes {
-		if c.Before.Member && !c.Entry.Member {
-			b.missing -= int64(c.Before.Body.Size)
-			b.landed += int64(c.Before.Body.Size)
+		if !c.Before.Member {
+			continue
 		}
+		less := c.Before.Bytes()
+		if c.Entry.Member { // an edit may claim another size
+			less = max(0, less-c.Entry.Bytes())
+		}
+		b.missing -= less
+		b.landed += less
 	}
 }
 
@@ -202,7 +208,7 @@ func (d *desk) missing(ctx context.Context, most int64) (sum int64, err error) {
 			if _, here, err := d.f.cfg.Inventory.Present(ctx, w.Asset); err != nil {
 				return 0, err
 			} else if !here {
-				sum += int64(e.Body.Size)
+				sum += e.Bytes()
 			}
 		}
 		if rows++; rows == most {

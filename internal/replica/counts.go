@@ -9,17 +9,25 @@ import (
 	"github.com/cansync/cansync/internal/wire"
 )
 
+// MaxCounted is what one asset counts at most where sizes are added up, in bytes: more
+// than a node could stage. A size is what a record claims, and a few made up ones must
+// not turn a sum into nonsense.
+const MaxCounted = 4 << 40
+
+// Bytes is the size of the asset as it is counted, at most [MaxCounted].
+func (e Entry) Bytes() int64 { return int64(min(e.Body.Size, MaxCounted)) }
+
 func (c *Counts) replace(was, is Entry) {
 	if was.Member {
 		c.Live--
-		c.LiveBytes -= int64(was.Body.Size)
+		c.LiveBytes -= was.Bytes()
 	}
 	if was.Tombstone() {
 		c.Tombstones--
 	}
 	if is.Member {
 		c.Live++
-		c.LiveBytes += int64(is.Body.Size)
+		c.LiveBytes += is.Bytes()
 	}
 	if is.Tombstone() {
 		c.Tombstones++

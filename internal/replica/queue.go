@@ -302,7 +302,7 @@ func (r *Replica) Settle(ctx context.Context, done []Settled) (int, error) {
 				return err
 			}
 			e := t.lens.entry(s.Asset, rows)
-			s.size = int64(e.Body.Size)
+			s.size = e.Bytes()
 			if e.ID() != s.Applied {
 				if err := t.enqueue(ctx, s.Asset, true); err != nil {
 					return err

@@ -86,7 +86,7 @@ type Replica struct {
 type Counts struct {
 	Records    int64 // asset records of all authors that are stored whole
 	Live       int64 // assets in the library: live, no tombstone, matching the filter
-	LiveBytes  int64 // their sizes added up
+	LiveBytes  int64 // their sizes added up, each as Entry.Bytes counts it
 	Tombstones int64 // assets whose live record is a tombstone
 	Queued     int64 // assets waiting for the node's attention
 	// Trashed are the assets that are trashed here and do not wait, with their sizes

@@ -144,11 +144,37 @@ func TestWhatWaitsForAPeerIsBounded(t *testing.T) {
 	o.urgent()
 	require.True(t, o.frame(frame))
 
-	require.True(t, o.order(order{ids: make([]reconcile.ID, maxOrderIDs+1)}), "one alone may have any number")
-	require.False(t, o.order(order{ids: make([]reconcile.ID, 1)}))
+	require.True(t, o.surplus(order{ids: make([]reconcile.ID, maxOrderIDs+1)}), "one alone may have any number")
+	require.False(t, o.surplus(order{ids: make([]reconcile.ID, 1)}))
+	require.True(t, o.order(order{round: 1}), "what ends the round has room")
 	_, ok := o.next()
 	require.True(t, ok)
-	for n = 0; o.order(order{ids: make([]reconcile.ID, 1<<16)}); n++ {
+	_, ok = o.next()
+	require.True(t, ok)
+	for n = 0; o.surplus(order{ids: make([]reconcile.ID, 1<<16)}); n++ {
 	}
 	require.Equal(t, maxOrderIDs>>16, n)
+	for n = len(o.orders); o.order(order{round: 1}); n++ {
+	}
+	require.Equal(t, 2*maxOrders, n)
+}
+
+// Finding what a peer lacks is faster than sending it. What has no room is left to the
+// next round; the peer has done nothing wrong.
+func TestMoreThanThePeerCanBeSentAtOnceIsFoundAgain(t *testing.T) {
+	k := newKeeper(t)
+	l := k.link(&written{})
+	l.round = round{n: 1, moved: time.Now()}
+	ids := make([]reconcile.ID, 2000)
+	for range maxOrders + 10 {
+		require.NoError(t, l.follow(t.Context(), reconcile.Step{Surplus: ids}))
+	}
+	require.NoError(t, l.follow(t.Context(), reconcile.Step{Surplus: ids, Done: true}))
+	require.Len(t, l.out.orders, maxOrders+1)
+	for w, ok := l.out.next(); ok; w, ok = l.out.next() {
+		require.Empty(t, l.again, "not before all is sent")
+		w.ids = nil // of records that nobody has
+		require.NoError(t, l.serve(t.Context(), w))
+	}
+	require.Len(t, l.again, 1)
 }

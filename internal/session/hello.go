@@ -28,6 +28,7 @@ type handshake struct {
 	frames *wire.FrameReader
 	peer   transport.PeerID
 	bind   [32]byte
+	proven map[uint16]bool // handles for which the peer showed a proof
 	// held are the promises of room made on the way.
 	held []func()
 }
@@ -41,7 +42,7 @@ func (h *handshake) release() {
 }
 
 func newHandshake(s transport.Stream) *handshake {
-	return &handshake{stream: s, frames: wire.NewFrameReader(s, helloFrame), peer: s.Peer()}
+	return &handshake{stream: s, frames: wire.NewFrameReader(s, helloFrame), peer: s.Peer(), proven: make(map[uint16]bool)}
 }
 
 func (h *handshake) expect(want uint8) ([]byte, error) {
@@ -170,17 +171,14 @@ func (m *Manager) readProofs(h *handshake, known map[uint16]*Library, requests m
 			if err != nil {
 				return nil, nil, nil, err
 			}
-			if lib := known[c.Handle]; lib != nil {
-				g, err := m.accept(lib, c.Bundle, h.peer)
-				if err != nil {
-					m.log.Warn("peer's membership refused", "peer", h.peer.Short(), "error", err)
-					continue
-				}
-				grants[c.Handle] = g
+			if err := m.shown(h, known, grants, c); err != nil {
+				return nil, nil, nil, err
 			}
 		case frameReply:
 			rd := wire.NewReader(body)
-			q, ok := requests[rd.U16()]
+			handle := rd.U16()
+			q, ok := requests[handle]
+			delete(requests, handle) // each is answered once
 			reply, err := capability.DecodeJoinReply(rd.Rest())
 			if err != nil {
 				return nil, nil, nil, err
@@ -312,13 +310,8 @@ func (m *Manager) readShown(h *handshake, known, invited map[uint16]*Library) (m
 			if err != nil {
 				return nil, err
 			}
-			if lib := known[c.Handle]; lib != nil {
-				g, err := m.accept(lib, c.Bundle, h.peer)
-				if err != nil {
-					m.log.Warn("peer's membership refused", "peer", h.peer.Short(), "error", err)
-					continue
-				}
-				grants[c.Handle] = g
+			if err := m.shown(h, known, grants, c); err != nil {
+				return nil, err
 			}
 		case frameJoin:
 			rd := wire.NewReader(body)
@@ -343,6 +336,26 @@ func (m *Manager) readShown(h *handshake, known, invited map[uint16]*Library) (m
 		}
 	}
 	return nil, fmt.Errorf("%w: hello without end", errPeer)
+}
+
+// shown takes the proof for a handle. To verify one costs some milliseconds, so that
+// each handle has one.
+func (m *Manager) shown(h *handshake, known map[uint16]*Library, grants map[uint16]capability.Grant, c capability.Credential) error {
+	if h.proven[c.Handle] {
+		return fmt.Errorf("%w: two proofs for one handle", errPeer)
+	}
+	lib := known[c.Handle]
+	if lib == nil {
+		return nil
+	}
+	h.proven[c.Handle] = true
+	g, err := m.accept(lib, c.Bundle, h.peer)
+	if err != nil {
+		m.log.Warn("peer's membership refused", "peer", h.peer.Short(), "error", err)
+		return nil
+	}
+	grants[c.Handle] = g
+	return nil
 }
 
 // accept verifies a peer's membership.

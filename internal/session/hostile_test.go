@@ -91,6 +91,32 @@ func TestWhoNeverSpeaksIsClosed(t *testing.T) {
 	})
 }
 
+func TestStrangersLeaveRoomForTheHellosOfMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a, b := newNode(t, net, 0), newNode(t, net, 0)
+		a.create("photos")
+		b.join(a.invite(capability.InviteOptions{RedeemBy: time.Now().Add(time.Hour)}))
+		await(t, time.Minute, "b joined", func() bool { return b.links() == 1 && a.links() == 1 })
+		time.Sleep(10 * time.Second)
+		var hosts []transport.Transport
+		for range 16 {
+			h := stranger(t, net)
+			hosts = append(hosts, h)
+			for range 4 {
+				go ends(open(t, h, a, protoHello))
+			}
+		}
+		synctest.Wait()
+		require.Zero(t, ends(open(t, stranger(t, net), a, protoHello)), "no room for one stranger more")
+		require.Equal(t, 10*time.Second, ends(open(t, b.tr.(tapped).Transport, a, protoHello)), "the member is heard")
+		for _, h := range hosts {
+			require.NoError(t, h.Close())
+		}
+		closeAll(a, b)
+	})
+}
+
 func TestMalformedHellosAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := memory.NewNetwork(memory.Options{})

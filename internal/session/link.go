@@ -397,8 +397,8 @@ func (l *link) follow(ctx context.Context, step reconcile.Step) error {
 			}
 		}
 		if ids := step.Surplus; len(ids) > 0 {
-			if !l.out.order(order{control: r.control, ids: ids}) {
-				return errPeer
+			if !l.out.surplus(order{control: r.control, ids: ids}) {
+				r.short = true
 			}
 		}
 		if b := step.Bulk; b != nil {
@@ -409,7 +409,7 @@ func (l *link) follow(ctx context.Context, step reconcile.Step) error {
 		}
 		if step.Done {
 			r.done = true
-			if !l.out.order(order{round: r.n}) {
+			if !l.out.order(order{round: r.n, again: r.short}) {
 				return errPeer
 			}
 			return l.finish(ctx)

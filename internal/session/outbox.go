@@ -12,7 +12,7 @@ const (
 	maxFrames    = 1024      // frames of the protocol itself
 	maxFrameSum  = 8 << 20   // their bytes: a run of symbols or pages in a row has half a megabyte
 	maxPushBytes = 4 << 20   // records pushed live; beyond, the link reconciles instead
-	maxOrders    = 256       // requests of the peer that wait for their turn
+	maxOrders    = 256       // requests that wait for their turn; beyond, the link reconciles once more
 	maxOrderIDs  = 1 << 19   // the ids that they have together
 	batchBytes   = 192 << 10 // records that share a frame
 )
@@ -26,8 +26,10 @@ type order struct {
 	// hand says that the records are owed, and go to the peer if they lie in its view.
 	hand bool
 	// round, when not 0, closes the surplus of a reconciliation in a caught frame; then
-	// is a frame that goes behind the records.
+	// is a frame that goes behind the records. With again the link reconciles once more
+	// when all is sent.
 	round uint32
+	again bool
 	then  []byte
 }
 
@@ -94,10 +96,25 @@ func (o *outbox) live(recs []record.Record, sure bool) bool {
 	return ok
 }
 
-func (o *outbox) order(w order) bool {
-	o.mu.Lock()
+// surplus orders records that a reconciliation found the peer to lack. It reports false
+// when they do not fit and were left out, so that the link has to reconcile once more:
+// finding differences is faster than sending them, and the peer is not to blame for it.
+func (o *outbox) surplus(w order) bool {
 	// One alone may have any number: a difference that was decoded at once.
-	ok := len(o.orders) < maxOrders && (len(o.orders) == 0 || o.ids+len(w.ids) <= maxOrderIDs)
+	return o.add(w, func() bool {
+		return len(o.orders) < maxOrders && (len(o.orders) == 0 || o.ids+len(w.ids) <= maxOrderIDs)
+	})
+}
+
+// order adds an order of which there are few in each round. It reports false when the
+// peer begins rounds and does not read what it asked for.
+func (o *outbox) order(w order) bool {
+	return o.add(w, func() bool { return len(o.orders) < 2*maxOrders })
+}
+
+func (o *outbox) add(w order, fits func() bool) bool {
+	o.mu.Lock()
+	ok := fits()
 	if ok {
 		o.orders = append(o.orders, w)
 		o.ids += len(w.ids)

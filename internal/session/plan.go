@@ -32,9 +32,10 @@ type entry struct {
 	visits    map[transport.PeerID]bool // members visited, or on the way to
 
 	members []transport.PeerID
-	fetched time.Time // when members were; zero for never
-	changes int       // of the control set
-	at      int       // changes when members were fetched
+	member  map[transport.PeerID]bool // the same as a set
+	fetched time.Time                 // when members were; zero for never
+	changes int                       // of the control set
+	at      int                       // changes when members were fetched
 }
 
 // rest is a time during which a peer is not asked for a link.
@@ -85,6 +86,16 @@ func (e *entry) rest(peer transport.PeerID, d time.Duration, crowded int) {
 	e.rests[peer] = rest{now.Add(d), crowded}
 }
 
+// memberLocked reports whether the peer is known as a member of any library.
+func (m *Manager) memberLocked(peer transport.PeerID) bool {
+	for _, e := range m.libs {
+		if e.member[peer] {
+			return true
+		}
+	}
+	return false
+}
+
 // members returns the members of a library but the node itself, each once. The
 // caller doesn't change the list.
 func (m *Manager) members(e *entry) []transport.PeerID {
@@ -117,7 +128,7 @@ func (m *Manager) members(e *entry) []transport.PeerID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e.at <= changes { // nobody fetched newer ones meanwhile
-		e.members, e.fetched, e.at = ids[:n:n], now, changes
+		e.members, e.member, e.fetched, e.at = ids[:n:n], once, now, changes
 	}
 	return e.members
 }

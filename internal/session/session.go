@@ -46,7 +46,8 @@ func (s *session) close() {
 
 const (
 	maxHellos   = 64 // being answered at once
-	peerHellos  = 4  // of them of one peer
+	keptHellos  = 16 // more, of known members: strangers are as many as somebody makes up
+	peerHellos  = 4  // of one peer
 	attachWait  = 10 * time.Second
 	attachFrame = 64
 )
@@ -59,7 +60,8 @@ func (m *Manager) onHello(st transport.Stream) {
 	self := m.cfg.Transport.ID()
 	crossed := m.opening[peer] && bytes.Compare(self[:], peer[:]) < 0
 	shunned := m.shunnedLocked(peer)
-	if m.closed || m.serving >= maxHellos || m.answering[peer] >= peerHellos || crossed || shunned {
+	full := m.serving >= maxHellos && (m.serving >= maxHellos+keptHellos || !m.memberLocked(peer))
+	if m.closed || full || m.answering[peer] >= peerHellos || crossed || shunned {
 		m.mu.Unlock()
 		_ = st.Reset()
 		return

@@ -171,8 +171,11 @@ func (l *link) serve(ctx context.Context, w order) error {
 	if w.then != nil {
 		return l.put(w.then)
 	}
-	if w.round != 0 {
-		return l.put(encodeNumber(frameCaught, w.round))
+	if w.round == 0 {
+		return nil
 	}
-	return nil
+	if w.again {
+		l.resync()
+	}
+	return l.put(encodeNumber(frameCaught, w.round))
 }

@@ -70,6 +70,7 @@ type synced struct {
 	// extra is the most disk that the receiving node took beyond what it took when
 	// it was started, and staged what is left of it in its staging folder.
 	extra, staged int64
+	asked         string // the requests that the receiver's service answered
 }
 
 // firstSync lets a fresh node with a fresh service join and fetch everything.
@@ -97,6 +98,9 @@ func (e *env) firstSync(ctx context.Context, a shared, want int) (s synced, err 
 	s.extra = disk()
 	var merr error
 	s.use, merr = m.end()
+	if err == nil {
+		err = svc.call(ctx, "asked", none{}, &s.asked)
+	}
 	if err != nil { // what measuring says of processes that are gone is no news
 		return s, err
 	}
@@ -126,7 +130,7 @@ func (e *env) plainCopy(ctx context.Context, a shared) (s synced, err error) {
 	err = cp.call(ctx, "copy", copying{From: a.url, To: url}, &s.took)
 	var merr error
 	if s.use, merr = m.end(); err == nil {
-		err = merr
+		err = errors.Join(merr, svc.call(ctx, "asked", none{}, &s.asked))
 	}
 	return s, errors.Join(err, cp.close(), svc.close())
 }
@@ -175,6 +179,7 @@ func manyAssets(ctx context.Context, e *env, count int, size int64) error {
 		ratio:    ratio, limit: "≥ 0.90 ×", holds: ratio >= 0.9,
 	})
 	e.note("plain copy: %s", describe(middle(copies).use))
+	e.note("service B answered %s; service C %s", middle(runs).asked, middle(copies).asked)
 	e.note("announced at %s assets/s before", group(int(perSecond(int64(count), a.announced))))
 	return nil
 }

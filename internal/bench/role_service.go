@@ -40,6 +40,8 @@ type serviceRole struct {
 	done chan struct{}
 	ref  *service.Service
 	mem  *cantest.Service
+
+	asked *tally
 }
 
 func openService(_ context.Context, log *slog.Logger, s serviceSetup) (*role, error) {
@@ -60,12 +62,14 @@ func openService(_ context.Context, log *slog.Logger, s serviceSetup) (*role, er
 		return nil, errors.Join(err, r.closeServices())
 	}
 	r.url = "http://" + ln.Addr().String()
-	r.srv = &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	r.asked = newTally(h)
+	r.srv = &http.Server{Handler: r.asked, ReadHeaderTimeout: 10 * time.Second}
 	go func() { defer close(r.done); _ = r.srv.Serve(ln) }()
 	return &role{
 		methods: map[string]func(context.Context, json.RawMessage) (any, error){
 			"url":    method(func(context.Context, none) (string, error) { return r.url, nil }),
 			"fill":   method(r.fill),
+			"asked":  method(func(context.Context, none) (string, error) { return r.asked.String(), nil }),
 			"writes": method(func(context.Context, none) (int, error) { return r.mem.Writes(), nil }),
 		},
 		close: r.close,

@@ -198,9 +198,11 @@ func decodeHandles(b []byte) (hs []string, err error) {
 }
 
 // Put stores items, replacing what was known of their handles, in one
-// transaction; the intents of their contents are deleted with it.
+// transaction; the intents of their contents are deleted with it. It does not wait
+// until that is durable, which it is before anything that is written later: a power
+// cut that takes an item leaves its intent, and the service is searched again.
 func (v *Inventory) Put(ctx context.Context, items ...Item) error {
-	return kv.Update(ctx, v.s, func(txn ds.Txn) error {
+	_, err := kv.UpdateEarly(ctx, v.s, func(txn ds.Txn) error {
 		for _, i := range items {
 			if err := put(ctx, txn, i); err != nil {
 				return err
@@ -208,6 +210,7 @@ func (v *Inventory) Put(ctx context.Context, items ...Item) error {
 		}
 		return nil
 	})
+	return err
 }
 
 func put(ctx context.Context, txn ds.Txn, i Item) error {

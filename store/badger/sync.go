@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -30,11 +31,14 @@ type syncer struct {
 	flush func() error // writes back memory maps, where syncing the file does not
 	off   bool
 	kick  chan struct{}
-	known map[string]bool // files whose directory entries are durable
+	// logs are the memtables' logs, oldest first, and next is the name of the one that
+	// badger makes next; empty to look.
+	logs []string
+	next string
 
-	mu   sync.Mutex
-	next *round
-	err  error // of the round that failed; for good
+	mu     sync.Mutex
+	coming *round
+	err    error // of the round that failed; for good
 }
 
 // round is one sync and those who wait for it.
@@ -44,7 +48,7 @@ type round struct {
 }
 
 func newSyncer(dir string, flush func() error, off bool) *syncer {
-	return &syncer{dir: dir, flush: flush, off: off, kick: make(chan struct{}, 1), known: make(map[string]bool)}
+	return &syncer{dir: dir, flush: flush, off: off, kick: make(chan struct{}, 1)}
 }
 
 // wait returns when all that was written before is durable. After a failure no
@@ -59,10 +63,10 @@ func (s *syncer) wait() error {
 		s.mu.Unlock()
 		return s.err
 	}
-	if s.next == nil {
-		s.next = &round{done: make(chan struct{})}
+	if s.coming == nil {
+		s.coming = &round{done: make(chan struct{})}
 	}
-	r := s.next
+	r := s.coming
 	s.mu.Unlock()
 	select {
 	case s.kick <- struct{}{}:
@@ -88,8 +92,8 @@ func (s *syncer) run(stop <-chan struct{}) {
 		case <-s.kick:
 		}
 		s.mu.Lock()
-		r := s.next
-		s.next = nil
+		r := s.coming
+		s.coming = nil
 		err := s.err
 		s.mu.Unlock()
 		if r == nil {
@@ -115,38 +119,85 @@ func (s *syncer) sync() error {
 			return err
 		}
 	}
-	entries, err := os.ReadDir(s.dir)
+	fresh, err := s.find()
 	if err != nil {
 		return err
 	}
-	seen := make(map[string]bool, len(s.known))
-	fresh := false
-	for _, e := range entries {
-		name := e.Name()
-		if !strings.HasSuffix(name, ".mem") {
-			continue
+	gone, err := s.syncLogs(fresh)
+	if err == nil && gone && !fresh {
+		// Memtables become tables in their order: what came after this one may have come
+		// and gone unseen.
+		if fresh, err = s.find(); err == nil {
+			_, err = s.syncLogs(fresh)
 		}
-		switch err := syncFile(filepath.Join(s.dir, name)); {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
-			return err
-		}
-		seen[name] = true
-		fresh = fresh || !s.known[name]
 	}
-	s.known = seen
-	if fresh && runtime.GOOS != "windows" {
-		return syncFile(s.dir)
-	}
-	return nil
+	return err
 }
 
-func syncFile(path string) error {
-	mode := os.O_RDWR
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		mode = os.O_RDONLY
+// syncLogs syncs the logs, and the directory if there are fresh ones. It reports
+// whether one is gone, which was written to a table.
+func (s *syncer) syncLogs(fresh bool) (gone bool, err error) {
+	defer func() {
+		if gone || err != nil {
+			s.next = "" // look anew
+		}
+	}()
+	for _, name := range s.logs {
+		switch err := syncFile(filepath.Join(s.dir, name), os.O_RDWR); {
+		case errors.Is(err, fs.ErrNotExist):
+			gone = true
+		case err != nil:
+			return gone, err
+		}
 	}
+	if fresh && runtime.GOOS != "windows" {
+		return gone, syncFile(s.dir, os.O_RDONLY)
+	}
+	return gone, nil
+}
+
+// find brings logs up to date and reports whether there may be new ones. Badger numbers
+// them without a gap, so that there is none as long as the next one is not there and
+// no log is gone. Reading the directory each time would take longer than all the rest
+// of a round where a sync costs little.
+func (s *syncer) find() (fresh bool, err error) {
+	if s.next != "" {
+		switch _, err := os.Lstat(filepath.Join(s.dir, s.next)); {
+		case errors.Is(err, fs.ErrNotExist):
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return false, err
+	}
+	var logs []string
+	last := -1
+	for _, e := range entries {
+		digits, ok := strings.CutSuffix(e.Name(), logSuffix)
+		if !ok {
+			continue
+		}
+		logs = append(logs, e.Name())
+		if n, err := strconv.Atoi(digits); err == nil {
+			last = max(last, n)
+		}
+	}
+	s.logs, s.next = logs, ""
+	if last >= 0 {
+		s.next = logName(last + 1)
+	}
+	return true, nil
+}
+
+const logSuffix = ".mem"
+
+// logName is how badger names the log of its n-th memtable.
+func logName(n int) string { return fmt.Sprintf("%05d%s", n, logSuffix) }
+
+func syncFile(path string, mode int) error {
 	f, err := os.OpenFile(path, mode, 0)
 	if err != nil {
 		return err

@@ -96,7 +96,8 @@ func (n *Node) contacts(lib *library.Library) []transport.PeerInfo {
 // Member is a device that was admitted to a library.
 type Member struct {
 	Peer transport.PeerID
-	// Access is what it may do.
+	// Access is what it may do: by all its memberships that are in force, or by the
+	// last one when all have ended.
 	Access Access
 	// Until ends its membership; the zero time means no end.
 	Until time.Time
@@ -125,6 +126,7 @@ func (l *Library) Members() ([]Member, error) {
 	for _, p := range l.n.sessions.Peers(l.id) {
 		up[p.ID] = true
 	}
+	now := l.n.cfg.Now()
 	var out []Member
 	at := make(map[transport.PeerID]int)
 	for _, m := range lib.Members() {
@@ -136,21 +138,30 @@ func (l *Library) Members() ([]Member, error) {
 		one.Connected = up[id] || one.Self
 		if m.GrantExp != 0 {
 			one.Until = time.Unix(m.GrantExp, 0).UTC()
+			one.Ended = now.After(one.Until)
 		}
-		if i, ok := at[id]; ok { // it redeemed a second ticket: the rights add up
-			out[i].Access |= one.Access
-			out[i].Owner = out[i].Owner || one.Owner
-			if was := out[i].Until; one.Until.IsZero() || !was.IsZero() && one.Until.After(was) {
-				out[i].Until = one.Until
-			}
+		if i, ok := at[id]; ok { // it redeemed a second ticket
+			out[i].join(one)
 			continue
 		}
 		at[id] = len(out)
 		out = append(out, one)
 	}
-	now := l.n.cfg.Now()
-	for i, m := range out {
-		out[i].Ended = !m.Until.IsZero() && now.After(m.Until)
-	}
 	return out, nil
+}
+
+// join adds a further membership of the same device: the rights of those in force add
+// up.
+func (m *Member) join(o Member) {
+	later := o.Until.IsZero() || !m.Until.IsZero() && o.Until.After(m.Until)
+	m.Owner = m.Owner || o.Owner
+	switch {
+	case !m.Ended && !o.Ended:
+		m.Access |= o.Access
+	case m.Ended && later: // also where both have ended
+		m.Access = o.Access
+	}
+	if later {
+		m.Until, m.Ended = o.Until, o.Ended
+	}
 }

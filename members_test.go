@@ -76,3 +76,57 @@ func TestSyncedIsNotSaidBeforeAMemberWasHeard(t *testing.T) {
 		b.close()
 	})
 }
+
+// Of a device that redeemed several tickets what is in force shows.
+func TestAMemberShowsWhatIsInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a := newMachine(t, net, "a", cantest.Options{})
+		b := newMachine(t, net, "b", cantest.Options{})
+		l, err := a.node.CreateLibrary(t.Context(), "shared", cansync.Filter{})
+		require.NoError(t, err)
+		begun := time.Now()
+		redeem := func(o cansync.InviteOptions) {
+			tk, err := l.Invite(t.Context(), o)
+			require.NoError(t, err)
+			_, err = b.node.Join(t.Context(), tk)
+			require.NoError(t, err)
+			eventually(t, "joined", func() bool { return b.lib(l.ID()).Access() != 0 })
+		}
+		leave := func() { require.NoError(t, b.lib(l.ID()).Leave(t.Context(), cansync.LeaveOptions{})) }
+		shows := func(access cansync.Access, ended bool, hours int) {
+			t.Helper()
+			until := begun.Add(time.Duration(hours) * time.Hour).Unix()
+			var m cansync.Member
+			eventually(t, "a knows of it", func() bool {
+				ms, err := l.Members()
+				require.NoError(t, err)
+				if len(ms) != 2 {
+					return false
+				}
+				m = ms[1]
+				return m.Until.Unix() == until
+			})
+			require.Equal(t, b.node.PeerID(), m.Peer)
+			require.Equal(t, access, m.Access)
+			require.Equal(t, ended, m.Ended)
+		}
+		in := func(hours int) time.Time { return begun.Add(time.Duration(hours) * time.Hour) }
+		redeem(cansync.InviteOptions{Access: cansync.Write, MemberUntil: in(2)})
+		shows(cansync.Read|cansync.Write, false, 2)
+		leave()
+		redeem(cansync.InviteOptions{Access: cansync.Invite, MemberUntil: in(4)})
+		shows(cansync.Read|cansync.Write|cansync.Invite, false, 4)
+		time.Sleep(3 * time.Hour)
+		shows(cansync.Read|cansync.Invite, false, 4)
+		time.Sleep(2 * time.Hour)
+		shows(cansync.Read|cansync.Invite, true, 4)
+		leave()
+		redeem(cansync.InviteOptions{Access: cansync.Read, MemberUntil: in(8)})
+		shows(cansync.Read, false, 8)
+		time.Sleep(4 * time.Hour)
+		shows(cansync.Read, true, 8)
+		a.close()
+		b.close()
+	})
+}

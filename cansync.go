@@ -116,9 +116,10 @@ type Node struct {
 }
 
 // New starts a node. ctx bounds the start, not the node. The CAN Service need not
-// be reachable. On error nothing is left behind but the data directory. Errors
-// match [ErrConfig], store.ErrLocked when another process uses the data
-// directory, or those of the parts.
+// be reachable. On error nothing is left behind but the data directory, and not even
+// that where an address in Config.Listen can't be had. Errors match [ErrConfig],
+// store.ErrLocked when another process uses the data directory, libp2p.ErrListen, or
+// those of the parts.
 func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	cfg, err = cfg.withDefaults()
 	if err != nil {
@@ -136,6 +137,11 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 			_ = n.Close()
 		}
 	}()
+	if cfg.Transport == nil { // before anything is made
+		if err := cfg.libp2p([32]byte{}).CheckListen(); err != nil {
+			return nil, err
+		}
+	}
 	if err := n.openState(); err != nil {
 		return nil, err
 	}

@@ -14,8 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cansync/cansync"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/cansync/cansync"
 )
 
 // defaultConfig is the file that is used when none is named.

@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cansync/cansync"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync"
 )
 
 // TestShippedConfigIsTheDefault reads the file that users copy.

@@ -13,6 +13,7 @@ import (
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/examples/sidecar/api"
 	"github.com/cansync/cansync/store"
+	"github.com/cansync/cansync/transport/libp2p"
 )
 
 // Limits of the server.
@@ -83,6 +84,8 @@ func explain(c config, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
 		return c.blame(fmt.Errorf("data_dir: another process is using %s; stop it, or choose a different one", c.DataDir))
+	case errors.Is(err, libp2p.ErrListen):
+		return c.blame(fmt.Errorf("listen: %w; another program may be using the port, choose a different one", err))
 	case errors.Is(err, cansync.ErrConfig):
 		return c.blame(err) // it says itself which key
 	}

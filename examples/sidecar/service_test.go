@@ -24,8 +24,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cansync/cansync/can/cantest"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cansync/cansync/can/cantest"
 )
 
 // flavour is a kind of CAN Service.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +51,22 @@ func TestStartsThatFail(t *testing.T) {
 	other.configure(fmt.Sprintf("listen_addr: \"127.0.0.1:%s\"\ndata_dir: data\nnetwork: lan\n", running.port))
 	refuse(t, other, "address already in use")
 	require.NoDirExists(t, filepath.Join(other.dir, "data"))
+
+	// So is a port of the peer-to-peer side.
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer tcp.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer udp.Close()
+	for _, addr := range []string{
+		fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", tcp.Addr().(*net.TCPAddr).Port),
+		fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", udp.LocalAddr().(*net.UDPAddr).Port),
+	} {
+		other.configure(fmt.Sprintf("listen_addr: \"127.0.0.1:%s\"\nlisten: [%q]\ndata_dir: data\nnetwork: lan\n", other.port, addr))
+		refuse(t, other, "listen: can't listen on "+addr+": ")
+		require.NoDirExists(t, filepath.Join(other.dir, "data"))
+	}
 
 	// The data directory is taken: nothing is changed.
 	other.configure(fmt.Sprintf("listen_addr: \"127.0.0.1:%s\"\ndata_dir: %q\nnetwork: lan\n", other.port, data))

@@ -132,21 +132,6 @@ func (s *settings) reachOptions(relays autorelay.PeerSource, reserved *reservati
 	return opts
 }
 
-// openListeners opens the listeners. Explicit addresses must all work, since someone
-// counts on each; a machine without IPv6 still has the other default ones.
-func (s *settings) openListeners(h host.Host) error {
-	var errs []error
-	for _, a := range s.listen {
-		if err := h.Network().Listen(a); err != nil {
-			errs = append(errs, fmt.Errorf("libp2p: listen on %s: %w", a, err))
-		}
-	}
-	if s.listenDefault && len(errs) < len(s.listen) {
-		return nil
-	}
-	return errors.Join(errs...)
-}
-
 // relayCandidates offers peers of the DHT as relays.
 func (t *Transport) relayCandidates(ctx context.Context, num int) <-chan peer.AddrInfo {
 	out := make(chan peer.AddrInfo, max(num, 0))

@@ -12,13 +12,16 @@ import (
 
 // quiet sets what a process has one of: the loggers of the libraries below
 // cansync. They say a lot that concerns their authors, so only their warnings are
-// shown, or all that is asked for at level debug. It must run before they log.
+// shown, and of libp2p only errors, or all that is asked for at level debug: to libp2p
+// each stranger that hangs up in mid-sentence is worth a warning. It must run before
+// they log.
 func quiet(w io.Writer, level slog.Level) {
+	libp2p := level
 	if level > slog.LevelDebug {
-		level = max(level, slog.LevelWarn)
+		level, libp2p = max(level, slog.LevelWarn), max(level, slog.LevelError)
 	}
 	handler := slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
-	gologshim.SetDefaultHandler(handler)
+	gologshim.SetDefaultHandler(slog.NewTextHandler(w, &slog.HandlerOptions{Level: libp2p}))
 	// These go past slog; what matters of them cansync reports itself.
 	golog.SetupLogging(golog.Config{Level: golog.LevelFatal})
 	slog.SetDefault(slog.New(handler))

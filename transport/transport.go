@@ -84,7 +84,8 @@ type Stream interface {
 	// CloseWrite says that nothing more will be written; the peer reads io.EOF.
 	CloseWrite() error
 	// Close ends the stream in both directions in good order. What was written
-	// is still delivered.
+	// is still delivered. Where the peer closed first, Close may say [ErrReset],
+	// since it can't be known whether the peer took everything.
 	Close() error
 	// Reset ends the stream at once; pending and later calls on both sides fail
 	// with [ErrReset].
@@ -117,7 +118,8 @@ type Transport interface {
 	Handle(protocol string, fn func(Stream))
 	// Peers are the peers connected now.
 	Peers() []Peer
-	// Disconnect closes every connection to the peer.
+	// Disconnect closes every connection to the peer. A dial of it that is under way
+	// may connect it again.
 	Disconnect(peer PeerID)
 	// Events returns the changes among the peers from now on. The channel holds a
 	// bounded number; when the reader is late, the oldest are dropped, so that

@@ -77,7 +77,7 @@ func (s *stream) Close() error {
 	case err := <-done:
 		if err != nil {
 			_ = s.in.Reset()
-			return s.mapErr(err)
+			return mapErr(stateOpen, err) // it is not being closed that failed it
 		}
 		return nil
 	case <-timer.C:
@@ -113,20 +113,22 @@ func (s *stream) SetWriteDeadline(t time.Time) error { return s.mapErr(s.in.SetW
 func (s *stream) Peer() transport.PeerID             { return s.peer }
 func (s *stream) Relayed() bool                      { return s.relayed }
 
+func (s *stream) mapErr(err error) error { return mapErr(s.state.Load(), err) }
+
 // mapErr turns the errors of three layers into those of the interface. io.EOF
 // and deadlines keep their names.
-func (s *stream) mapErr(err error) error {
+func mapErr(state uint32, err error) error {
 	var timeout net.Error
 	switch {
 	case err == nil, err == io.EOF:
 		return err
-	case s.state.Load() == stateReset:
+	case state == stateReset:
 		return fmt.Errorf("%w: %w", transport.ErrReset, err)
 	case errors.Is(err, network.ErrReset):
 		return fmt.Errorf("%w: %w", transport.ErrReset, err)
 	case errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}):
 		return fmt.Errorf("%w: %w", transport.ErrNoProtocol, err)
-	case s.state.Load() == stateClosed:
+	case state == stateClosed:
 		return fmt.Errorf("libp2p: stream closed: %w", io.ErrClosedPipe)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return err

@@ -46,8 +46,7 @@ func testRemembered(e *env) {
 	s, err = e.b.Open(e.ctx, transport.PeerInfo{ID: e.a.ID()}, proto, transport.OpenOptions{})
 	require.NoError(e, err)
 	require.NoError(e, s.Close())
-	e.a.Disconnect(e.b.ID())
-	e.eventually(func() bool { return !connected(e.a, e.b.ID()) && !connected(e.b, e.a.ID()) }, "disconnected")
+	e.part()
 	s, err = e.a.Open(e.ctx, transport.PeerInfo{ID: e.b.ID()}, proto, transport.OpenOptions{})
 	require.NoError(e, err)
 	require.NoError(e, s.Close())
@@ -55,6 +54,16 @@ func testRemembered(e *env) {
 
 func connected(t transport.Transport, id transport.PeerID) bool {
 	return slices.ContainsFunc(t.Peers(), func(p transport.Peer) bool { return p.ID == id })
+}
+
+// part disconnects a from b until they are apart: a dial that was under way may connect
+// them once more.
+func (e *env) part() {
+	e.Helper()
+	e.eventually(func() bool {
+		e.a.Disconnect(e.b.ID())
+		return !connected(e.a, e.b.ID()) && !connected(e.b, e.a.ID())
+	}, "disconnected")
 }
 
 func testPeers(e *env) {
@@ -92,7 +101,7 @@ func testEvents(e *env) {
 	require.NoError(e, e.ask(e.a, e.b, []byte("x")))
 	e.next(ofA, transport.Connected, e.b.ID())
 	e.next(ofB, transport.Connected, e.a.ID())
-	e.a.Disconnect(e.b.ID())
+	e.part()
 	e.next(ofA, transport.Disconnected, e.b.ID())
 	e.next(ofB, transport.Disconnected, e.a.ID())
 	require.NoError(e, e.ask(e.a, e.b, []byte("x")))
@@ -112,8 +121,7 @@ func testEventsStop(e *env) {
 	drained(e, ch)
 	for range 100 {
 		require.NoError(e, e.ask(e.a, e.b, []byte("x")))
-		e.a.Disconnect(e.b.ID())
-		e.eventually(func() bool { return !connected(e.a, e.b.ID()) && !connected(e.b, e.a.ID()) }, "disconnected")
+		e.part()
 	}
 	require.NoError(e, e.a.Close())
 	drained(e, late)
@@ -150,6 +158,7 @@ func testDisconnect(e *env) {
 	e.a.Disconnect(e.b.ID())
 	require.ErrorIs(e, wait(e, failed), transport.ErrReset)
 	require.ErrorIs(e, wait(e, failed), transport.ErrReset)
+	e.part()
 	e.eventually(func() bool { return len(e.a.Peers()) == 0 && len(e.b.Peers()) == 0 }, "no peers")
 	e.a.Disconnect(e.b.ID())
 	e.a.Disconnect(e.c.ID())

@@ -11,12 +11,14 @@ import (
 	"github.com/cansync/cansync/internal/keyring"
 	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/replica"
+	"github.com/cansync/cansync/transport"
 )
 
 // LeaveOptions say how to leave a library. The zero value keeps its keys archived
 // on this node.
 type LeaveOptions struct {
-	// Purge forgets the library's keys and records for good.
+	// Purge forgets the library's keys and records for good, and the addresses of
+	// members that share no other library.
 	Purge bool
 	// Confirm is the library's name; it is required to purge the owner's keys,
 	// without which nobody can administer the library any more.
@@ -53,6 +55,12 @@ func (l *Library) Leave(ctx context.Context, o LeaveOptions) error {
 	delete(n.libs, l.id)
 	n.mu.Unlock()
 
+	var known []transport.PeerID
+	if o.Purge && lib != nil {
+		for _, m := range lib.Members() {
+			known = append(known, transport.PeerID(m.Device))
+		}
+	}
 	n.sessions.Remove(l.id)
 	var errs []error
 	if lib != nil {
@@ -63,7 +71,7 @@ func (l *Library) Leave(ctx context.Context, o LeaveOptions) error {
 	}
 	// Whoever was only to get a better membership keeps the one it had.
 	if o.Purge || keys.State == keyring.Joining && len(keys.Bundle) == 0 {
-		errs = append(errs, n.doom(ctx, l.id), n.ring.Remove(l.id), n.reprieve(ctx, l.id))
+		errs = append(errs, n.doom(ctx, l.id), n.ring.Remove(l.id), n.reprieve(ctx, l.id), n.sessions.Forget(ctx, known))
 	} else {
 		keys.State, keys.Ticket = keyring.Archived, ""
 		errs = append(errs, n.ring.Save(keys))

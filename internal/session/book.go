@@ -158,7 +158,11 @@ func (m *Manager) saveBook(id transport.PeerID) {
 	}
 }
 
+// loadBook reads what was kept. What there is no room for goes: peers come and go over
+// the years, and nothing else bounds what is kept of them.
 func (m *Manager) loadBook(ctx context.Context) {
+	var over []transport.PeerID
+	n := 0
 	for e, err := range kv.Scan(ctx, m.cfg.Store, bookKey(), false) {
 		if err != nil {
 			m.log.Warn("addresses of peers not read", "error", err)
@@ -168,10 +172,73 @@ func (m *Manager) loadBook(ctx context.Context) {
 		if err != nil {
 			continue
 		}
+		if n++; n > maxBook {
+			over = append(over, id)
+			continue
+		}
 		if addrs, err := decodeAddrs(e.Value); err == nil {
 			m.book.learn(transport.PeerInfo{ID: id, Addrs: addrs}, false)
 		}
 	}
+	if err := m.dropRows(ctx, over); err != nil {
+		m.log.Warn("addresses of too many peers are kept", "error", err)
+	}
+}
+
+// Forget forgets the addresses of peers, but of those that are members of a library
+// that the manager shares, or named by a ticket that waits. It is for when a library
+// was removed for good.
+func (m *Manager) Forget(ctx context.Context, peers []transport.PeerID) error {
+	m.mu.Lock()
+	var libs []*entry
+	for _, e := range m.libs {
+		libs = append(libs, e)
+	}
+	keep := make(map[transport.PeerID]bool)
+	for _, j := range m.joins {
+		for _, p := range j.Ticket.Peers {
+			keep[p.ID] = true
+		}
+	}
+	m.mu.Unlock()
+	for _, e := range libs {
+		for _, id := range m.members(e) {
+			keep[id] = true
+		}
+	}
+	var gone []transport.PeerID
+	for _, id := range peers {
+		if !keep[id] {
+			m.book.forget(id)
+			gone = append(gone, id)
+		}
+	}
+	return m.dropRows(ctx, gone)
+}
+
+func (b *book) forget(id transport.PeerID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.addrs, id)
+	delete(b.met, id)
+}
+
+// dropRows deletes what is kept of peers, some hundreds at a time.
+func (m *Manager) dropRows(ctx context.Context, peers []transport.PeerID) error {
+	for part := range slices.Chunk(peers, 512) {
+		err := kv.Update(ctx, m.cfg.Store, func(txn ds.Txn) error {
+			for _, id := range part {
+				if err := txn.Delete(ctx, bookKey(kv.Bin(id[:]))); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func encodeAddrs(addrs []string) []byte {

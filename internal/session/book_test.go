@@ -2,7 +2,10 @@ package session
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,8 +13,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cansync/cansync/internal/kv"
 	"github.com/cansync/cansync/internal/reconcile"
 	"github.com/cansync/cansync/internal/wire"
+	"github.com/cansync/cansync/store/memory"
 	"github.com/cansync/cansync/transport"
 )
 
@@ -177,4 +182,24 @@ func TestMoreThanThePeerCanBeSentAtOnceIsFoundAgain(t *testing.T) {
 		require.NoError(t, l.serve(t.Context(), w))
 	}
 	require.Len(t, l.again, 1)
+}
+
+func TestTheAddressesKeptAreBounded(t *testing.T) {
+	st := memory.New()
+	for i := range maxBook + 1000 {
+		id := sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(i)))
+		require.NoError(t, st.Put(t.Context(), bookKey(kv.Bin(id[:])), encodeAddrs([]string{"/a"})))
+	}
+	m := &Manager{cfg: Config{Store: st}, log: slog.New(slog.DiscardHandler), book: newBook()}
+	m.loadBook(t.Context())
+	require.Len(t, m.book.addrs, maxBook)
+	n := 0
+	for e, err := range kv.Scan(t.Context(), st, bookKey(), true) {
+		require.NoError(t, err)
+		id, err := kv.Last32(e.Key)
+		require.NoError(t, err)
+		require.NotEmpty(t, m.book.get(id).Addrs)
+		n++
+	}
+	require.Equal(t, maxBook, n)
 }

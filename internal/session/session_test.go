@@ -11,6 +11,8 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/kv"
+	"github.com/cansync/cansync/transport"
 	"github.com/cansync/cansync/transport/memory"
 )
 
@@ -119,5 +121,34 @@ func TestRemoveWaitsForLinksThatHaveEnded(t *testing.T) {
 		<-done
 		<-asked
 		closeAll(opener, other)
+	})
+}
+
+func TestAddressesGoWithTheLastLibraryTheyAreFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memory.NewNetwork(memory.Options{})
+		a, b := newNode(t, net, 0), newNode(t, net, 0)
+		kept := func() (n int) {
+			for _, err := range kv.Scan(t.Context(), b.store, kv.Key("n", "b"), true) {
+				require.NoError(t, err)
+				n++
+			}
+			return n
+		}
+		for i, name := range []string{"one", "two"} {
+			a.create(name)
+			b.join(a.invite(capability.InviteOptions{RedeemBy: time.Now().Add(time.Hour)}))
+			await(t, time.Minute, "b joined", func() bool { return len(b.libs) == i+1 && len(b.m.Shared(a.tr.ID())) == i+1 })
+		}
+		peers := []transport.PeerID{a.tr.ID(), b.tr.ID()}
+		for i, left := range []int{1, 0} {
+			require.NotEmpty(t, b.m.Known(a.tr.ID()).Addrs)
+			require.Equal(t, 1, kept())
+			b.m.Remove(b.libs[i].ID())
+			require.NoError(t, b.m.Forget(t.Context(), peers))
+			require.Equal(t, left, kept())
+			require.Len(t, b.m.Known(a.tr.ID()).Addrs, left*len(a.tr.Addrs()))
+		}
+		closeAll(a, b)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/transport"
@@ -185,7 +186,7 @@ func (l *Library) explain(lib *library.Library, e replica.Entry, a *Asset, src *
 		}
 	case a.State == Ingesting:
 	case !grant.ValidAt(l.n.cfg.Now(), 0):
-		a.Cause, a.Detail = NotAllowed, "the membership ended on "+time.Unix(grant.GrantExp, 0).UTC().Format("2006-01-02 15:04 MST")
+		a.Cause, a.Detail = NotAllowed, "the membership ended on "+capability.UnixTime(grant.GrantExp).Format("2006-01-02 15:04 MST")
 	case a.Cause == NoPeer:
 		src.look(l, lib)
 		if !src.up[e.Live.Author] {

@@ -132,14 +132,11 @@ func (l *Library) Members() ([]Member, error) {
 	for _, m := range lib.Members() {
 		id := transport.PeerID(m.Device)
 		one := Member{
-			Peer: id, Access: accessOf(m.Rights), Joined: m.Clock.Time(),
+			Peer: id, Access: accessOf(m.Rights), Joined: m.Clock.Time(), Until: capability.UnixTime(m.GrantExp),
 			Owner: m.Admitter == (capability.CertID{}), Self: id == l.n.tr.ID(),
 		}
 		one.Connected = up[id] || one.Self
-		if m.GrantExp != 0 {
-			one.Until = time.Unix(m.GrantExp, 0).UTC()
-			one.Ended = now.After(one.Until)
-		}
+		one.Ended = !one.Until.IsZero() && now.After(one.Until)
 		if i, ok := at[id]; ok { // it redeemed a second ticket
 			out[i].join(one)
 			continue

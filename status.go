@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cansync/cansync/can"
+	"github.com/cansync/cansync/internal/capability"
 	"github.com/cansync/cansync/internal/session"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/transport"
@@ -181,9 +182,7 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 		Assets: c.Live, Bytes: c.LiveBytes, Pending: c.Queued, Removed: c.Tombstones,
 		Held: int(c.Held), Peers: len(l.n.sessions.Peers(l.id)),
 	}
-	if e := lib.Grant().GrantExp; e != 0 {
-		s.Expires = time.Unix(e, 0).UTC()
-	}
+	s.Expires = capability.UnixTime(lib.Grant().GrantExp)
 	t, err := l.tally(ctx, lib)
 	if err != nil {
 		return LibraryStatus{}, err

@@ -82,7 +82,7 @@ func (g Grant) CheckSession(peer transport.PeerID, now time.Time) error {
 	case g.Peer() != peer:
 		return ErrOtherPeer
 	case !g.ValidAt(now, SessionTolerance):
-		return fmt.Errorf("%w: membership ended on %s", ErrExpired, time.Unix(g.GrantExp, 0).UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: membership ended on %s", ErrExpired, UnixTime(g.GrantExp).Format(time.RFC3339))
 	}
 	return nil
 }

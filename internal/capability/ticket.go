@@ -62,16 +62,22 @@ func (t Ticket) Rights() Rights { return t.Invite.Chain.Last().Rights }
 
 // RedeemBy returns the last moment at which the ticket can be used; the zero time
 // means no end. Whether it has passed is for the caller to compare.
-func (t Ticket) RedeemBy() time.Time { return unixTime(t.Invite.Chain.Last().RedeemBy) }
+func (t Ticket) RedeemBy() time.Time { return UnixTime(t.Invite.Chain.Last().RedeemBy) }
 
 // GrantExp returns the end of the membership it gives; the zero time means none.
-func (t Ticket) GrantExp() time.Time { return unixTime(t.Invite.Chain.Last().GrantExp) }
+func (t Ticket) GrantExp() time.Time { return UnixTime(t.Invite.Chain.Last().GrantExp) }
 
-func unixTime(s int64) time.Time {
+// lastSecond is the end of the year 9999. A certificate may name a later one, which
+// neither JSON nor RFC 3339 can write.
+const lastSecond = 253_402_300_799
+
+// UnixTime returns the time of an end in a certificate, that of the year 9999 for all
+// later ones; the zero time for 0, which means no end.
+func UnixTime(s int64) time.Time {
 	if s == 0 {
 		return time.Time{}
 	}
-	return time.Unix(s, 0).UTC()
+	return time.Unix(min(s, lastSecond), 0).UTC()
 }
 
 const ticketRedacted = ticketPrefix + "…" + redactedText

@@ -2,6 +2,7 @@ package capability
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -241,4 +242,19 @@ func FuzzTicketPayload(f *testing.F) {
 		}
 		require.Equal(t, text, export(t, tk))
 	})
+}
+
+func TestAnEndThatNoDateCanNameIsStillADate(t *testing.T) {
+	require.True(t, UnixTime(0).IsZero())
+	require.Equal(t, time.Unix(1, 0).UTC(), UnixTime(1))
+	for _, s := range []int64{lastSecond, lastSecond + 1, 1 << 40, math.MaxInt64} {
+		at := UnixTime(s)
+		require.Equal(t, 9999, at.Year())
+		_, err := at.MarshalJSON()
+		require.NoError(t, err)
+		g := Grant{Kind: KindMember, Subject: [32]byte{1}, GrantExp: s}
+		require.NoError(t, g.CheckSession(g.Peer(), at))
+	}
+	_, err := time.Unix(lastSecond+1, 0).UTC().MarshalJSON()
+	require.Error(t, err)
 }

@@ -18,8 +18,8 @@ const (
 	// send records in an order in which nothing has to wait, and again at the next
 	// reconciliation.
 	MaxWaiting = 512
-	// MaxOpenInvites is the largest number of invites of which [State.OpenInvites]
-	// returns the newest: each costs a hello one more tag.
+	// MaxOpenInvites is the largest number of invites that [State.OpenInvites] returns:
+	// each costs a hello one more tag.
 	MaxOpenInvites = 64
 	// MaxName bounds a library's name in bytes, as in a ticket.
 	MaxName = 256

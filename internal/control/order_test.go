@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -290,5 +291,41 @@ func TestOpenInvitesAreTheNewest(t *testing.T) {
 		require.Equal(t, ids[i], o.Record)
 		require.Equal(t, capability.KindInvite, o.Grant.Kind)
 		require.False(t, o.Secret.IsZero())
+	}
+}
+
+func TestNobodyCrowdsOutTheInvitesOfOthers(t *testing.T) {
+	w := newWorld(t)
+	s := New(w.lib)
+	addAll(t, s, w.owner.joined...)
+	all := capability.Read | capability.Invite
+	forever := capability.InviteOptions{Rights: all, RedeemBy: start.Add(time.Hour)}
+	mallory, honest := w.owner.admitBy(w.owner, forever, 0), w.owner.admitBy(w.owner, forever, 0)
+	addAll(t, s, append(mallory.joined, honest.joined...)...)
+	puppet := mallory.admitBy(mallory, forever, 0)
+	addAll(t, s, puppet.joined...)
+	var mine []record.ID
+	for _, by := range []*actor{w.owner, honest, w.owner, honest} {
+		_, _, r := by.invite(forever)
+		addAll(t, s, r)
+		mine = append(mine, r.ID())
+	}
+	for i := range 2 * MaxOpenInvites {
+		by := mallory
+		if i%2 == 1 {
+			by = puppet
+		}
+		_, _, r := by.invite(forever)
+		addAll(t, s, r)
+	}
+	open := s.OpenInvites(start.Unix())
+	require.Len(t, open, MaxOpenInvites)
+	got := map[record.ID]bool{}
+	for i, o := range open {
+		got[o.Record] = true
+		require.True(t, i == 0 || o.Clock < open[i-1].Clock, "the newest first")
+	}
+	for i, id := range mine {
+		require.True(t, got[id], i)
 	}
 }

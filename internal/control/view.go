@@ -40,7 +40,9 @@ type Invite struct {
 }
 
 // OpenInvites returns the invites that can still be redeemed at a moment in Unix
-// seconds, newest first, at most [MaxOpenInvites].
+// seconds, newest first, at most [MaxOpenInvites]. Of more than that those are left out
+// that have most newer ones of the same sponsor, all admins taken together: nobody makes
+// the invites of others useless by making many.
 func (s *State) OpenInvites(nowUnix int64) []Invite {
 	now := time.Unix(nowUnix, 0)
 	var heads []record.Header
@@ -49,9 +51,20 @@ func (s *State) OpenInvites(nowUnix int64) []Invite {
 			heads = append(heads, s.speaks(c, false))
 		}
 	}
-	slices.SortFunc(heads, func(a, b record.Header) int { return record.Compare(b, a) })
+	newest := func(a, b record.Header) int { return record.Compare(b, a) }
+	slices.SortFunc(heads, newest)
 	if len(heads) > MaxOpenInvites {
+		newer := make(map[record.ID]int, len(heads)) // of the same sponsor
+		count := make(map[capability.CertID]int)
+		for _, h := range heads {
+			// Only who issued an invite speaks of it.
+			by := s.certs[capability.CertID(h.Cert)].sponsor
+			newer[h.ID()] = count[by]
+			count[by]++
+		}
+		slices.SortStableFunc(heads, func(a, b record.Header) int { return cmp.Compare(newer[a.ID()], newer[b.ID()]) })
 		heads = heads[:MaxOpenInvites]
+		slices.SortFunc(heads, newest)
 	}
 	var out []Invite
 	for _, h := range heads {

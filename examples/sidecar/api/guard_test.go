@@ -6,8 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	tmem "github.com/cansync/cansync/transport/memory"
 	"github.com/stretchr/testify/require"
+
+	tmem "github.com/cansync/cansync/transport/memory"
 )
 
 // everyRoute is one well-formed request for each route, for a library that is

@@ -4,9 +4,10 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/cansync/cansync/can"
 	tmem "github.com/cansync/cansync/transport/memory"
-	"github.com/stretchr/testify/require"
 )
 
 func TestStatusAndPeers(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	tmem "github.com/cansync/cansync/transport/memory"
 	"github.com/stretchr/testify/require"
+
+	tmem "github.com/cansync/cansync/transport/memory"
 )
 
 // server serves a rig's handler over real connections.

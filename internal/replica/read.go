@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
@@ -171,23 +172,43 @@ func (r *Replica) Record(ctx context.Context, id record.ID, controlSet bool) (re
 		}
 		return record.Decode(b)
 	}
+	_, rows, at, err := r.stored(ctx, id)
+	if err != nil {
+		return record.Record{}, err
+	}
+	return rows[at], nil
+}
+
+// EntryOf returns what the library says of the asset that a record of the asset set
+// is about, the live one or an older one. The error is [ErrNoRecord] when the record
+// is not stored in full. It reads once what Record and Entry read twice.
+func (r *Replica) EntryOf(ctx context.Context, id record.ID) (Entry, error) {
+	asset, rows, _, err := r.stored(ctx, id)
+	if err != nil {
+		return Entry{}, err
+	}
+	return r.look().entry(asset, rows), nil
+}
+
+// stored finds a record of the asset set among all those of its asset.
+func (r *Replica) stored(ctx context.Context, id record.ID) (asset can.Digest, rows []record.Record, at int, err error) {
 	b, err := kv.Get(ctx, r.opts.Store, r.key("i", kv.Bin(id[:])))
 	if err != nil {
-		return record.Record{}, err
+		return asset, nil, 0, err
 	}
-	if len(b) != len(can.Digest{}) {
-		return record.Record{}, ErrNoRecord
+	if len(b) != len(asset) {
+		return asset, nil, 0, ErrNoRecord
 	}
-	rows, err := r.rows(ctx, r.opts.Store, can.Digest(b))
+	asset = can.Digest(b)
+	rows, err = r.rows(ctx, r.opts.Store, asset)
 	if err != nil {
-		return record.Record{}, err
+		return asset, nil, 0, err
 	}
-	for _, rec := range rows {
-		if complete(rec) && rec.ID() == id {
-			return rec, nil
-		}
+	at = slices.IndexFunc(rows, func(rec record.Record) bool { return complete(rec) && rec.ID() == id })
+	if at < 0 {
+		err = ErrNoRecord
 	}
-	return record.Record{}, ErrNoRecord
+	return asset, rows, at, err
 }
 
 // Has reports whether a record is stored, or was seen and deferred.

@@ -186,7 +186,12 @@ func agree(t require.TestingT, m model, v filter.View, r *replica.Replica) {
 		got, err := r.Record(ctx, e.ID(), false)
 		check(t, err)
 		require.Equal(t, e.Live, got)
+		of, err := r.EntryOf(ctx, e.ID())
+		check(t, err)
+		require.Equal(t, e, of)
 	}
+	_, err = r.EntryOf(ctx, record.ID{1})
+	require.ErrorIs(t, err, replica.ErrNoRecord)
 	require.Equal(t, len(m), seen)
 	var queued int64
 	for w, err := range r.Queue(ctx) {

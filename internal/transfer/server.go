@@ -213,15 +213,11 @@ func (s *Server) resolve(ctx context.Context, lib [32]byte, id record.ID) (inven
 	if !ok {
 		return inventory.Item{}, statusNotFound
 	}
-	rec, err := l.Record(ctx, id, false)
-	if err != nil {
-		return inventory.Item{}, statusNotFound
-	}
-	e, err := l.Entry(ctx, rec.Subject)
+	e, err := l.EntryOf(ctx, id)
 	if err != nil || !l.Shares(e) {
 		return inventory.Item{}, statusNotFound
 	}
-	it, ok, err := s.cfg.Inventory.Present(ctx, rec.Subject)
+	it, ok, err := s.cfg.Inventory.Present(ctx, e.Asset)
 	if err != nil || !ok {
 		return inventory.Item{}, statusNotFound
 	}

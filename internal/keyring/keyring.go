@@ -182,6 +182,10 @@ func (r *Ring) load(random io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, e.Name())
 		}
+		// A copy beside the original would count in place of it or not, by its name.
+		if want := filepath.Base(fileOf(lib.ID)); e.Name() != want {
+			return fmt.Errorf("%w: %s holds the keys of another library than its name says: rename it to %s, or move it out of the folder if there is one", ErrDamaged, e.Name(), want)
+		}
 		r.libs[lib.ID] = lib
 	}
 	return nil

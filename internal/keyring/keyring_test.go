@@ -94,6 +94,31 @@ func TestDamagedFilesAreNamedWithoutTheirSecrets(t *testing.T) {
 	}
 }
 
+func TestACopyOfAKeyFileIsNotTakenForTheKey(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	r, err := Open(dir, rand.Reader)
+	require.NoError(t, err)
+	l := sample(t)
+	require.NoError(t, r.Save(l))
+	old, err := os.ReadFile(filepath.Join(dir, fileOf(l.ID)))
+	require.NoError(t, err)
+	l.State = Archived
+	require.NoError(t, r.Save(l))
+	require.NoError(t, r.Close())
+	kept := filepath.Join(dir, librarySub, "kept.key") // behind every hexadecimal name
+	require.NoError(t, os.WriteFile(kept, old, 0o600))
+	_, err = Open(dir, rand.Reader)
+	require.ErrorIs(t, err, ErrDamaged)
+	require.ErrorContains(t, err, "kept.key")
+	require.ErrorContains(t, err, "rename it to "+filepath.Base(fileOf(l.ID)))
+	require.NoError(t, os.Remove(kept))
+	r, err = Open(dir, rand.Reader)
+	require.NoError(t, err)
+	got, _ := r.Library(l.ID)
+	require.Equal(t, Archived, got.State)
+	require.NoError(t, r.Close())
+}
+
 func TestOneProcessPerFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	r, err := Open(dir, rand.Reader)

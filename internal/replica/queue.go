@@ -113,9 +113,12 @@ type Local struct {
 	size int64 // of the content, with TrashedHere and OnHold
 }
 
+// sized reports whether the content's size is kept, since it is counted.
+func (l Local) sized() bool { return l.State == TrashedHere || l.State == OnHold }
+
 func (l Local) encode() []byte {
 	b := append([]byte{1, byte(l.State)}, l.Applied[:]...)
-	if l.State == TrashedHere || l.State == OnHold {
+	if l.sized() {
 		b = wire.AppendU64(b, uint64(l.size))
 	}
 	return b
@@ -136,9 +139,11 @@ func (r *Replica) local(ctx context.Context, from ds.Read, asset can.Digest) (Lo
 
 func decodeLocal(b []byte) (Local, error) {
 	rd := wire.NewReader(b)
-	rd.U8()
+	if v := rd.U8(); rd.Err() == nil && v != 1 {
+		rd.Fail("local row of version %d", v)
+	}
 	l := Local{State: State(rd.U8()), Applied: rd.B32()}
-	if rd.Len() > 0 {
+	if l.sized() {
 		l.size = rd.I64()
 	}
 	return l, rd.End()

@@ -13,14 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
-
 	"github.com/cansync/cansync"
 	"github.com/cansync/cansync/can/cantest"
 	smem "github.com/cansync/cansync/store/memory"
 	"github.com/cansync/cansync/transport"
 	tmem "github.com/cansync/cansync/transport/memory"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"crypto/ed25519"
 )
@@ -65,7 +64,7 @@ func newRig(t testing.TB, network *tmem.Network, edit func(*Options)) *rig {
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	r.node, err = cansync.New(context.Background(), cansync.Config{
-		CAN: r.can, Store: r.db, Logger: log, DataDir: t.TempDir(),
+		CAN: r.can, Store: r.db, Logger: log,
 		Transport: func(seed [32]byte) (transport.Transport, error) {
 			key := ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
 			return network.Host(transport.PeerID(key)), nil

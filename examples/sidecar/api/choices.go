@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"errors"
 	"net/http"
 
 	"github.com/cansync/cansync"
@@ -43,12 +42,7 @@ func (c localChange) check() error {
 		return failf(http.StatusBadRequest, "quota: want a whole number of bytes, 0 for no quota")
 	}
 	if c.View != nil {
-		if err := noTickets("view", *c.View); err != nil {
-			return err
-		}
-		rest := *c.View
-		rest.Hashes = nil // the CAN Service has to be asked about those
-		return rest.Validate()
+		return noTickets("view", *c.View)
 	}
 	return nil
 }
@@ -73,71 +67,17 @@ func (c localChange) choices() (out cansync.Choices) {
 	return out
 }
 
-// narrow does of it what lets the node do less. It comes before all else in a
-// request, and apply after, so that a change to several things never announces or
-// fetches in between what neither the old nor the new choices allow.
-func (c localChange) narrow(l *cansync.Library) error {
-	if c.Mode != nil {
-		if m := both(l.Mode(), cansync.Mode(*c.Mode)); m != l.Mode() {
-			if err := l.SetMode(m); err != nil {
-				return err
-			}
-		}
-	}
-	if q := c.Quota; q != nil && *q > 0 && (l.Quota() == 0 || *q < l.Quota()) {
-		if err := l.SetQuota(*q); err != nil {
+// apply does it. What restricts comes first, so that a change to several things
+// never announces or fetches more in between.
+func (c localChange) apply(r *http.Request, l *cansync.Library) error {
+	if c.View != nil {
+		if err := l.SetView(r.Context(), *c.View); err != nil {
 			return err
 		}
 	}
-	if p := c.Publish; p != nil && cansync.PublishMode(*p) == cansync.PublishApprove {
-		return l.SetPublishMode(cansync.PublishApprove)
-	}
-	return nil
-}
-
-// both is the mode that does what each of two does.
-func both(a, b cansync.Mode) cansync.Mode {
-	switch {
-	case a == b || b == cansync.Sync:
-		return a
-	case a == cansync.Sync:
-		return b
-	case a == cansync.Paused || b == cansync.Paused:
-		return cansync.Paused
-	}
-	return cansync.RecordsOnly
-}
-
-// narrowed is what was in force before narrow.
-type narrowed struct {
-	mode    cansync.Mode
-	quota   int64
-	publish cansync.PublishMode
-}
-
-func narrowable(l *cansync.Library) narrowed {
-	return narrowed{l.Mode(), l.Quota(), l.PublishMode()}
-}
-
-// restore puts it back in force after a view that could not be.
-func (n narrowed) restore(l *cansync.Library) (err error) {
-	if l.Quota() != n.quota {
-		err = errors.Join(err, l.SetQuota(n.quota))
-	}
-	if l.PublishMode() != n.publish {
-		err = errors.Join(err, l.SetPublishMode(n.publish))
-	}
-	if l.Mode() != n.mode {
-		err = errors.Join(err, l.SetMode(n.mode))
-	}
-	return err
-}
-
-// apply does it, and comes after narrow: what lets the node do more comes last.
-func (c localChange) apply(r *http.Request, l *cansync.Library, before narrowed) error {
-	if c.View != nil {
-		if err := l.SetView(r.Context(), *c.View); err != nil {
-			return errors.Join(err, before.restore(l))
+	if c.Publish != nil {
+		if err := l.SetPublishMode(cansync.PublishMode(*c.Publish)); err != nil {
+			return err
 		}
 	}
 	if c.Limits != nil {
@@ -145,18 +85,13 @@ func (c localChange) apply(r *http.Request, l *cansync.Library, before narrowed)
 			return err
 		}
 	}
-	if c.Quota != nil && *c.Quota != l.Quota() {
+	if c.Quota != nil {
 		if err := l.SetQuota(*c.Quota); err != nil {
 			return err
 		}
 	}
-	if p := c.Publish; p != nil && cansync.PublishMode(*p) != l.PublishMode() {
-		if err := l.SetPublishMode(cansync.PublishMode(*p)); err != nil {
-			return err
-		}
-	}
-	if m := c.Mode; m != nil && cansync.Mode(*m) != l.Mode() {
-		return l.SetMode(cansync.Mode(*m))
+	if c.Mode != nil {
+		return l.SetMode(cansync.Mode(*c.Mode))
 	}
 	return nil
 }

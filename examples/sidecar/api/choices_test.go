@@ -3,10 +3,8 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -60,68 +58,6 @@ func TestModes(t *testing.T) {
 	require.Equal(t, 1, b.can.Len())
 	change(b, `{"mode":"sync"}`)
 	b.eventually(t, "b fetches a's", func() bool { return b.can.Len() == 2 })
-}
-
-// What a change to several things allows neither before nor after does not come in
-// between.
-func TestAChangeNarrowsBeforeItWidens(t *testing.T) {
-	for _, c := range []struct{ was, to, widens string }{
-		{`"mode":"sync"`, `"mode":"records-only"`, `"quota":0`},
-		{`"mode":"receive-only"`, `"mode":"announce-only"`, `"quota":0`},
-	} {
-		a, b, path := two(t)
-		add := func(text string) string {
-			a.can.Add([]byte(text), can.Metadata{})
-			a.node.Poll()
-			return digestOf([]byte(text)).String()
-		}
-		get[changedView](t, b, "PATCH", path, `{"quota":100,`+c.was+`}`)
-		add(strings.Repeat("x", 100))
-		b.eventually(t, "what fits comes", func() bool { return b.can.Len() == 1 })
-		for i := range 20 {
-			add(fmt.Sprint("more ", i))
-		}
-		last := add("the last")
-		b.eventually(t, "the others do not fit", func() bool {
-			v := get[libraryView](t, b, "GET", path, "")
-			return v.Assets == 22 && v.Pending == 21
-		})
-		for range 10 {
-			v := get[changedView](t, b, "PATCH", path, `{`+c.to+`,`+c.widens+`}`)
-			require.Zero(t, v.Quota)
-			require.Contains(t, c.to, v.Mode)
-			get[changedView](t, b, "PATCH", path, `{"quota":100,`+c.was+`}`)
-		}
-		get[changedView](t, b, "PATCH", path, `{`+c.to+`,`+c.widens+`}`)
-		get[askedView](t, b, "POST", path+"/fetch", `{"digests":["`+last+`"]}`)
-		b.eventually(t, "what is asked for comes", func() bool { return b.can.Len() > 1 })
-		require.Equal(t, 2, b.can.Len())
-	}
-}
-
-// A view that can't be had leaves the other choices as they were.
-func TestAChangeThatFailsChangesNothing(t *testing.T) {
-	r := single(t)
-	path := "/libraries/" + r.create(t, "x", `{}`).ID
-	before := get[libraryView](t, r, "GET", path, "")
-	got := r.call(t, "PATCH", path, `{"mode":"paused","quota":7,"publish":"approve","view":{"hashes":["no hash"]}}`)
-	require.Equal(t, http.StatusBadRequest, got.code, got.error)
-	after := get[libraryView](t, r, "GET", path, "")
-	after.State, before.State = "", "" // it begins to sync meanwhile
-	require.Equal(t, before, after)
-}
-
-func TestWhatTwoModesBothDo(t *testing.T) {
-	does := map[cansync.Mode][3]bool{ // announce, fetch, serve
-		cansync.Sync: {true, true, true}, cansync.ReceiveOnly: {false, true, true}, cansync.AnnounceOnly: {true, false, true},
-		cansync.RecordsOnly: {false, false, true}, cansync.Paused: {},
-	}
-	for a, x := range does {
-		for b, y := range does {
-			want := [3]bool{x[0] && y[0], x[1] && y[1], x[2] && y[2]}
-			require.Equal(t, want, does[both(a, b)], "%s and %s", a, b)
-		}
-	}
 }
 
 func TestView(t *testing.T) {

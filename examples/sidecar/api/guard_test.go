@@ -6,9 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	tmem "github.com/cansync/cansync/transport/memory"
+	"github.com/stretchr/testify/require"
 )
 
 // everyRoute is one well-formed request for each route, for a library that is

@@ -181,20 +181,11 @@ func (h *Handler) change(r *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	var out changedView
-	var preview cansync.Preview
 	if req.Filter != nil {
-		if preview, err = h.preview(r.Context(), *req.Filter); err != nil {
+		preview, err := h.preview(r.Context(), *req.Filter)
+		if err != nil {
 			return nil, err
 		}
-	}
-	before := narrowable(l)
-	// What the node may not say to all is refused before anything is changed here.
-	if req.Filter == nil && req.DeletePolicy == nil || l.Access().Has(cansync.Admin) {
-		if err := req.narrow(l); err != nil {
-			return nil, err
-		}
-	}
-	if req.Filter != nil {
 		if err := l.SetFilter(r.Context(), preview.Filter); err != nil {
 			return nil, err
 		}
@@ -208,7 +199,7 @@ func (h *Handler) change(r *http.Request, body []byte) (any, error) {
 			return nil, err
 		}
 	}
-	if err := req.apply(r, l, before); err != nil {
+	if err := req.apply(r, l); err != nil {
 		return nil, err
 	}
 	out.libraryView, err = viewOf(r.Context(), l)

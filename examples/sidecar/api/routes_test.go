@@ -4,10 +4,9 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/cansync/cansync/can"
 	tmem "github.com/cansync/cansync/transport/memory"
+	"github.com/stretchr/testify/require"
 )
 
 func TestStatusAndPeers(t *testing.T) {

@@ -13,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	tmem "github.com/cansync/cansync/transport/memory"
+	"github.com/stretchr/testify/require"
 )
 
 // server serves a rig's handler over real connections.

@@ -188,8 +188,6 @@ func TestWhyAnAssetHasNotCome(t *testing.T) {
 						x, err = b.lib(id).Asset(t.Context(), d)
 						return err == nil && x.State == s && x.Cause == c
 					})
-					time.Sleep(2 * time.Second) // progress is some of a second old
-					require.Equal(t, b.listed(id), b.told(id))
 					return b.asset(id, d)
 				})
 				a.close()

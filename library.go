@@ -27,7 +27,6 @@ type Library struct {
 	refused error  // the last refusal while joining
 	gone    bool
 	meeting bool // that a member was met is being written down
-	tallied tally
 }
 
 // ID returns the library's id.

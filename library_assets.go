@@ -162,21 +162,21 @@ func (l *Library) asset(ctx context.Context, lib *library.Library, e replica.Ent
 	if here {
 		a.Handle = item.Handle
 	}
-	l.explain(lib, e, &a, src)
-	return a, nil
+	return a, l.explain(ctx, lib, e, &a, src)
 }
 
 // explain finds the causes that no attempt to fetch tells of.
-func (l *Library) explain(lib *library.Library, e replica.Entry, a *Asset, src *sources) {
+func (l *Library) explain(ctx context.Context, lib *library.Library, e replica.Entry, a *Asset, src *sources) error {
 	if !e.Member {
 		a.State, a.Cause, a.Detail = NotWanted, OutsideView, ""
 		if a.Handle != "" {
 			a.State = Have
 		}
-		return
+		return nil
 	}
-	if a.State == Have || a.State == TrashedHere {
-		return
+	switch a.State {
+	case Have, TrashedHere, Ingesting:
+		return nil
 	}
 	switch grant := lib.Grant(); {
 	case !lib.Fetches() && (lib.Paused() || !l.n.fetcher.Asked(l.id, a.Digest)):
@@ -184,7 +184,6 @@ func (l *Library) explain(lib *library.Library, e replica.Entry, a *Asset, src *
 		if a.State == Wanted {
 			a.State = NotWanted
 		}
-	case a.State == Ingesting:
 	case !grant.ValidAt(l.n.cfg.Now(), 0):
 		a.Cause, a.Detail = NotAllowed, "the membership ended on "+capability.UnixTime(grant.GrantExp).Format("2006-01-02 15:04 MST")
 	case a.Cause == NoPeer:
@@ -193,6 +192,7 @@ func (l *Library) explain(lib *library.Library, e replica.Entry, a *Asset, src *
 			a.Cause, a.OfflineSince = SourceOffline, src.since[e.Live.Author]
 		}
 	}
+	return nil
 }
 
 // sources is what a listing knows of the members that announce: which of them are
@@ -209,7 +209,7 @@ func (s *sources) look(l *Library, lib *library.Library) {
 		return
 	}
 	s.known, s.up, s.since = true, make(map[[32]byte]bool), make(map[[32]byte]time.Time)
-	up := map[transport.PeerID]bool{l.n.tr.ID(): true}
+	up := make(map[transport.PeerID]bool)
 	for _, p := range l.n.sessions.Peers(l.id) {
 		up[p.ID] = true
 	}

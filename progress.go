@@ -62,13 +62,10 @@ func (l *Library) Progress(ctx context.Context) (Progress, error) {
 	if err != nil {
 		return Progress{}, err
 	}
-	t, err := l.tally(ctx, lib)
-	if err != nil {
-		return Progress{}, err
-	}
+	trashed := c.Trashed + c.Held
 	p := Progress{
-		Assets: c.Live, AssetsDone: synced(c, t), Bytes: c.LiveBytes,
-		AssetsTrashed: c.Trashed + c.Held, BytesTrashed: c.TrashedBytes + c.HeldBytes,
+		Assets: c.Live, AssetsDone: max(0, c.Live-c.Queued-trashed), Bytes: c.LiveBytes,
+		AssetsTrashed: trashed, BytesTrashed: c.TrashedBytes + c.HeldBytes,
 	}
 	missing, rest := f.Missing, int64(0)
 	for _, t := range f.Transfers {

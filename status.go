@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/session"
 	"github.com/cansync/cansync/store"
 	"github.com/cansync/cansync/transport"
@@ -137,16 +137,14 @@ type LibraryStatus struct {
 	Assets int64
 	Bytes  int64
 	// Synced of them are as they should be in the local CAN Service; Trashed were
-	// trashed here, those whose removal is held included, and are not fetched again.
-	// Pending wait for the node, those that left the library and are still to be dealt
-	// with included; Failed of those wait after an attempt that failed.
+	// trashed here, those whose removal is held included, and are not fetched again;
+	// Pending wait for the node, Failed of those after an attempt that failed.
 	Synced  int64
 	Trashed int64
 	Pending int64
 	Failed  int64
-	// Causes counts what keeps the failed ones, as [Library.Asset] says of each, and,
-	// where the mode fetches nothing, under [ByMode] those that would be fetched. Beyond
-	// 10,000 assets that wait, the causes are those of 10,000 of them.
+	// Causes counts what keeps the failed ones and, where the mode fetches nothing,
+	// under [ByMode] those that would be fetched.
 	Causes map[Cause]int64
 	// Removed counts the tombstones that the library keeps.
 	Removed int64
@@ -183,12 +181,13 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 		Held: int(c.Held), Peers: len(l.n.sessions.Peers(l.id)),
 	}
 	s.Expires = capability.UnixTime(lib.Grant().GrantExp)
-	t, err := l.tally(ctx, lib)
-	if err != nil {
-		return LibraryStatus{}, err
+	if c.Queued > 0 {
+		if err := l.tally(ctx, lib, &s); err != nil {
+			return LibraryStatus{}, err
+		}
 	}
-	s.Failed, s.Causes = t.failed, maps.Clone(t.causes)
-	s.Trashed, s.Synced = c.Trashed+c.Held, synced(c, t)
+	s.Trashed = c.Trashed + c.Held
+	s.Synced = max(0, c.Live-s.Pending-s.Trashed)
 	switch {
 	case lib.Paused():
 		s.State = StatePaused
@@ -206,6 +205,33 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 		s.State = StateSyncing
 	}
 	return s, nil
+}
+
+// maxTally bounds how many rows of the queue a status looks at; beyond, the counts
+// of failures are those of the first rows.
+const maxTally = 10_000
+
+// tally counts what failed in the queue.
+func (l *Library) tally(ctx context.Context, lib *library.Library, s *LibraryStatus) error {
+	s.Causes = make(map[Cause]int64)
+	if !lib.Fetches() { // what is asked for by name is a matter of moments
+		s.Causes[ByMode] = s.Pending
+		return nil
+	}
+	seen := 0
+	for w, err := range lib.Queue(ctx) {
+		if err != nil {
+			return err
+		}
+		if c, ok := causes[w.Cause]; ok {
+			s.Failed++
+			s.Causes[c]++
+		}
+		if seen++; seen == maxTally {
+			break
+		}
+	}
+	return nil
 }
 
 // Wait returns when everything that the node knows of in the library is in the

@@ -129,7 +129,7 @@ func TestCauses(t *testing.T) {
 			since, err := time.Parse(time.RFC3339, *v.OfflineSince)
 			require.NoError(p, err)
 			require.WithinDuration(p, left, since, time.Minute)
-			require.Equal(p, map[cansync.Cause]int64{cansync.SourceOffline: 1}, p.library().Causes)
+			require.Equal(p, map[cansync.Cause]int64{cansync.NoPeer: 1}, p.library().Causes)
 		},
 		"service_down": func(p pair) {
 			p.b.can.SetDown(true)

@@ -41,7 +41,12 @@ func TestPurgeForgetsAllRecords(t *testing.T) {
 		eventually(t, "announced", func() bool { s, err := l.Status(t.Context()); return err == nil && s.Synced == 10 })
 		require.Greater(t, m.records(), before)
 		gone := l.ID()
+		held := kv.Key("n", "m", "announce.held."+hex.EncodeToString(gone[:]))
+		require.NoError(t, m.store.Put(t.Context(), held, []byte{1, 0, 0, 0, 1}))
 		require.NoError(t, l.Leave(t.Context(), cansync.LeaveOptions{Purge: true, Confirm: "purged"}))
+		still, err := m.store.Has(t.Context(), held)
+		require.NoError(t, err)
+		require.False(t, still)
 		require.Equal(t, before, m.records())
 		other := kept.ID()
 		for id, left := range map[[32]byte]bool{gone: false, other: true} {

@@ -220,7 +220,7 @@ func (l *Library) ConfirmRemovals() error {
 }
 
 // DismissRemovals forgets removals that were held back: the assets stay in the
-// library, and trashed here; see [Library.Fetch].
+// library.
 func (l *Library) DismissRemovals() error {
 	_, done, err := l.member()
 	if err != nil {

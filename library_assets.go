@@ -8,6 +8,7 @@ import (
 
 	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/capability"
+	"github.com/cansync/cansync/internal/inventory"
 	"github.com/cansync/cansync/internal/library"
 	"github.com/cansync/cansync/internal/replica"
 	"github.com/cansync/cansync/transport"
@@ -77,7 +78,6 @@ var (
 	assetStates = map[replica.State]AssetState{
 		replica.Wanted: Wanted, replica.Partial: Partial, replica.Verified: Verified, replica.Ingesting: Ingesting,
 		replica.Have: Have, replica.TrashedHere: TrashedHere, replica.Gone: Wanted,
-		replica.OnHold: TrashedHere,
 	}
 	causes = map[replica.Cause]Cause{
 		replica.NoPeer: NoPeer, replica.SourceOffline: SourceOffline, replica.ServiceDown: ServiceDown,
@@ -151,9 +151,7 @@ func (l *Library) asset(ctx context.Context, lib *library.Library, e replica.Ent
 	} else if local, err := lib.Local(ctx, e.Asset); err != nil {
 		return Asset{}, err
 	} else if s, ok := assetStates[local.State]; ok {
-		if a.State = s; local.State == replica.OnHold {
-			a.Cause, a.Detail = HeldBack, "its removal waits for confirmation"
-		}
+		a.State = s
 	}
 	item, here, err := l.n.inv.Present(ctx, e.Asset)
 	if err != nil {
@@ -173,6 +171,18 @@ func (l *Library) explain(ctx context.Context, lib *library.Library, e replica.E
 			a.State = Have
 		}
 		return nil
+	}
+	if a.Handle == "" && l.n.announcer.Held(l.id) > 0 {
+		items, err := l.n.inv.ByDigest(ctx, e.Asset)
+		if err != nil {
+			return err
+		}
+		for _, i := range items {
+			if i.Is(inventory.Trashed) && !i.Is(inventory.TrashedByUs) {
+				a.State, a.Cause, a.Detail = TrashedHere, HeldBack, "its removal waits for confirmation"
+				return nil
+			}
+		}
 	}
 	switch a.State {
 	case Have, TrashedHere, Ingesting:

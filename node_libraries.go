@@ -2,6 +2,7 @@ package cansync
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -358,6 +359,7 @@ func (n *Node) onHealth(err error) {
 }
 
 func (n *Node) onHeld(lib [32]byte, count int) {
+	n.log.Warn("removals held back until confirmed", "library", hex.EncodeToString(lib[:]), "count", count)
 	n.events.emit(Event{Kind: EventHeld, Library: lib, Size: int64(count)})
 }
 

@@ -23,7 +23,8 @@ type Progress struct {
 	Assets, AssetsDone int64
 	Bytes, BytesDone   int64
 	// AssetsTrashed and BytesTrashed were trashed here and are not fetched again: they
-	// are neither done nor on their way. Those whose removal is held are among them.
+	// are neither done nor on their way. Those whose removal is held count among them,
+	// with their bytes among BytesDone until that is decided.
 	AssetsTrashed, BytesTrashed int64
 	// Rate is what the node receives, and UploadRate what it serves.
 	Rate, UploadRate int64
@@ -62,10 +63,10 @@ func (l *Library) Progress(ctx context.Context) (Progress, error) {
 	if err != nil {
 		return Progress{}, err
 	}
-	trashed := c.Trashed + c.Held
+	trashed := c.Trashed + int64(l.n.announcer.Held(l.id))
 	p := Progress{
 		Assets: c.Live, AssetsDone: max(0, c.Live-c.Queued-trashed), Bytes: c.LiveBytes,
-		AssetsTrashed: trashed, BytesTrashed: c.TrashedBytes + c.HeldBytes,
+		AssetsTrashed: trashed, BytesTrashed: c.TrashedBytes,
 	}
 	missing, rest := f.Missing, int64(0)
 	for _, t := range f.Transfers {

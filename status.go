@@ -178,7 +178,7 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 	c := lib.Counts()
 	s := LibraryStatus{
 		Assets: c.Live, Bytes: c.LiveBytes, Pending: c.Queued, Removed: c.Tombstones,
-		Held: int(c.Held), Peers: len(l.n.sessions.Peers(l.id)),
+		Held: l.n.announcer.Held(l.id), Peers: len(l.n.sessions.Peers(l.id)),
 	}
 	s.Expires = capability.UnixTime(lib.Grant().GrantExp)
 	if c.Queued > 0 {
@@ -186,7 +186,7 @@ func (l *Library) Status(ctx context.Context) (LibraryStatus, error) {
 			return LibraryStatus{}, err
 		}
 	}
-	s.Trashed = c.Trashed + c.Held
+	s.Trashed = c.Trashed + int64(s.Held)
 	s.Synced = max(0, c.Live-s.Pending-s.Trashed)
 	switch {
 	case lib.Paused():

@@ -284,7 +284,9 @@ func (a *Announcer) Held(id [32]byte) int {
 	if err != nil {
 		return 0
 	}
-	return int(v.lib.Counts().Held)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.held
 }
 
 // Confirm publishes the removals that are on hold. It returns when they are
@@ -292,7 +294,7 @@ func (a *Announcer) Held(id [32]byte) int {
 func (a *Announcer) Confirm(id [32]byte) error { return a.release(id, true) }
 
 // Dismiss forgets the removals that are on hold: the library keeps the assets, and
-// they stay trashed here.
+// the node wants them again.
 func (a *Announcer) Dismiss(id [32]byte) error { return a.release(id, false) }
 
 func (a *Announcer) voice(id [32]byte) (*voice, error) {

@@ -2,6 +2,7 @@ package announce
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/cansync/cansync/internal/inventory"
@@ -86,7 +87,7 @@ func (a *Announcer) strike(vs []*voice) error {
 // Forget deletes what is kept about a library that was removed for good. The index
 // names it until the desk next deals with something.
 func Forget(ctx context.Context, inv *inventory.Inventory, id [32]byte) error {
-	return inv.DropMark(ctx, caughtMark(id))
+	return errors.Join(inv.DropMark(ctx, caughtMark(id)), inv.DropMark(ctx, heldMark(id)))
 }
 
 // load reads what is kept about a library. It runs on the desk.

@@ -42,6 +42,21 @@ func FuzzDecodeIndex(f *testing.F) {
 	})
 }
 
+func FuzzDecodeHeld(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(encodeHeld(0))
+	f.Add(encodeHeld(1 << 30))
+	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := decodeHeld(b)
+		if err != nil {
+			require.ErrorIs(t, err, wire.ErrMalformed)
+			return
+		}
+		require.Equal(t, b, encodeHeld(n))
+	})
+}
+
 // BenchmarkAnnounce10000 announces 10,000 small assets of an in-memory service:
 // listing, reading, hashing, signing, and storing them in memory.
 func BenchmarkAnnounce10000(b *testing.B) {

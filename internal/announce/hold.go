@@ -2,7 +2,6 @@ package announce
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -33,7 +32,7 @@ func (a *Announcer) trashed(items []inventory.Item) {
 		seen := make(map[can.Digest]bool)
 		missed := false
 		for _, it := range items {
-			if it.Is(inventory.TrashedByUs) || seen[it.Digest] {
+			if it.Is(inventory.TrashedByUs) || seen[it.Digest] || it.Is(inventory.Trashed) && v.isHeld() {
 				continue
 			}
 			seen[it.Digest] = true
@@ -68,7 +67,7 @@ func (a *Announcer) unsaid(item inventory.Item) bool {
 	vs, done := a.all()
 	defer done()
 	for _, v := range vs {
-		if !v.active() {
+		if v.isHeld() || !v.active() {
 			continue
 		}
 		if had, err := a.had(v, item.Digest, nil); err == nil && had {
@@ -118,11 +117,14 @@ func (a *Announcer) remove(v *voice, gone []can.Digest) {
 		return
 	}
 	v.mu.Lock()
-	removed := v.removed
+	held, removed := v.held, v.removed
 	v.mu.Unlock()
-	c := v.lib.Counts()
-	if c.Held > 0 || tooMany(removed+len(gone), c.Live+int64(removed)) {
-		a.hold(v, gone)
+	if held > 0 {
+		a.hold(v, held+len(gone))
+		return
+	}
+	if total := removed + len(gone); tooMany(total, v.lib.Counts().Live+int64(removed)) {
+		a.hold(v, len(gone))
 		return
 	}
 	_ = a.bury(v, gone)
@@ -132,14 +134,11 @@ func (a *Announcer) remove(v *voice, gone []can.Digest) {
 }
 
 // unwanted notes that the user trashed assets here only.
-func (a *Announcer) unwanted(v *voice, gone []can.Digest) { a.settleAs(v, gone, replica.TrashedHere) }
-
-// settleAs records the same of assets that the library holds.
-func (a *Announcer) settleAs(v *voice, assets []can.Digest, as replica.State) {
-	s := make([]replica.Settled, 0, len(assets))
-	for _, d := range assets {
+func (a *Announcer) unwanted(v *voice, gone []can.Digest) {
+	var s []replica.Settled
+	for _, d := range gone {
 		if e, err := v.lib.Entry(a.ctx, d); err == nil && e.Member {
-			s = append(s, replica.Settled{Asset: d, Local: replica.Local{Applied: e.ID(), State: as}})
+			s = append(s, replica.Settled{Asset: d, Local: replica.Local{Applied: e.ID(), State: replica.TrashedHere}})
 		}
 	}
 	a.settle(v, s)
@@ -170,28 +169,17 @@ func (a *Announcer) bury(v *voice, gone []can.Digest) (failed error) {
 	return failed
 }
 
-// hold keeps removals back until a person confirms them.
-func (a *Announcer) hold(v *voice, gone []can.Digest) {
-	was := v.lib.Counts().Held
-	a.settleAs(v, gone, replica.OnHold)
-	if is := v.lib.Counts().Held; was == 0 && is > 0 {
-		a.log.Warn("removals are on hold until they are confirmed or dismissed", "library", hex.EncodeToString(v.id[:]), "count", is)
+// hold keeps removals back until a person confirms them. Which they are follows
+// from inventory and replica; only their number is kept.
+func (a *Announcer) hold(v *voice, count int) {
+	if !a.patiently("store hold", func() error { return a.inv.SetMark(a.ctx, heldMark(v.id), encodeHeld(count)) }) {
+		return
 	}
-	a.tell(v)
-}
-
-// tell says how many removals are on hold, where that changed. It runs on the desk.
-func (a *Announcer) tell(v *voice) {
-	held := int(v.lib.Counts().Held)
 	v.mu.Lock()
-	changed := v.told != held
-	if v.told = held; changed && held == 0 {
-		v.removed = 0
-	}
+	v.held = count
 	v.mu.Unlock()
-	if changed {
-		a.cfg.OnHeld(v.id, held)
-	}
+	a.log.Warn("removals are on hold until they are confirmed", "library", v.short(), "count", count)
+	a.cfg.OnHeld(v.id, count)
 }
 
 // release ends a hold.
@@ -207,46 +195,43 @@ func (a *Announcer) release(id [32]byte, publish bool) error {
 }
 
 func (a *Announcer) releaseNow(v *voice, publish bool) error {
-	if v.lib.Counts().Held == 0 {
+	v.mu.Lock()
+	held := v.held
+	v.mu.Unlock()
+	if held == 0 {
 		return nil
 	}
-	defer a.tell(v)
 	var failed error
-	decide := func(gone []can.Digest) {
-		err := error(nil)
-		if publish {
-			if err = control.ErrForbidden; v.may() {
-				err = a.bury(v, gone)
+	err := a.pending(v, func(gone []can.Digest) error {
+		switch {
+		case !publish:
+			s := make([]replica.Settled, len(gone))
+			for i, d := range gone {
+				s[i] = replica.Settled{Asset: d, Local: replica.Local{State: replica.Wanted}}
 			}
-			failed = errors.Join(failed, err)
-		}
-		if !publish || errors.Is(err, control.ErrForbidden) {
+			a.settle(v, s)
+		case v.may():
+			failed = errors.Join(failed, a.bury(v, gone))
+		default:
 			a.unwanted(v, gone)
+			failed = control.ErrForbidden
 		}
+		return nil
+	})
+	if err = errors.Join(err, failed); err != nil && !errors.Is(err, control.ErrForbidden) {
+		return fmt.Errorf("announce: release held removals: %w", err)
 	}
-	var gone []can.Digest
-	for d, err := range v.lib.OnHold(a.ctx) {
-		if err != nil {
-			return fmt.Errorf("announce: release held removals: %w", err)
-		}
-		if v.ctx.Err() != nil {
-			return fmt.Errorf("announce: release held removals: %w", context.Canceled)
-		}
-		if gone = append(gone, d); len(gone) == maxPortion {
-			decide(gone)
-			gone = nil
-		}
+	if serr := a.inv.SetMark(a.ctx, heldMark(v.id), encodeHeld(0)); serr != nil {
+		return serr
 	}
-	if len(gone) > 0 {
-		decide(gone)
-	}
-	if failed != nil && !errors.Is(failed, control.ErrForbidden) {
-		return fmt.Errorf("announce: release held removals: %w", failed)
-	}
-	return failed
+	v.mu.Lock()
+	v.held, v.removed = 0, 0
+	v.mu.Unlock()
+	a.cfg.OnHeld(v.id, 0)
+	return err
 }
 
-// pending yields in portions what the user trashed and no library was told of.
+// pending yields in portions what the user trashed and the library still holds.
 func (a *Announcer) pending(v *voice, fn func([]can.Digest) error) error {
 	var gone []can.Digest
 	seen := make(map[can.Digest]bool) // in this portion

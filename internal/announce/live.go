@@ -162,15 +162,11 @@ func (a *Announcer) recheck() time.Time {
 }
 
 // checkVoices begins a scan when a library has to be offered everything, or hears
-// only now what was edited. It also tells of removals that are no longer on hold since
-// others removed the assets.
+// only now what was edited.
 func (a *Announcer) checkVoices() {
 	vs, done := a.all()
 	defer done()
 	for _, v := range vs {
-		if v.isLoaded() && v.untold() && a.onDesk(func() { a.tell(v) }) != nil {
-			return
-		}
 		if v.waited() || v.behind() && v.mayTry(time.Now()) {
 			a.scanNow()
 			return

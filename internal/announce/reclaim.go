@@ -30,6 +30,7 @@ func (a *Announcer) reclaim(asked *voice, digests []can.Digest) error {
 	defer done()
 	var handles []string
 	again := make(map[*voice][]replica.Settled)
+	freed := make(map[*voice]int)
 	for _, d := range digests {
 		e, err := asked.lib.Entry(a.ctx, d)
 		if err != nil {
@@ -45,12 +46,15 @@ func (a *Announcer) reclaim(asked *voice, digests []can.Digest) error {
 		}
 		handles = append(handles, trashed...)
 		for _, v := range vs {
-			wants, err := a.gone(v, d)
+			wants, had, err := a.gone(v, d)
 			if err != nil {
 				return fmt.Errorf("announce: take back what was trashed: %w", err)
 			}
 			if wants {
 				again[v] = append(again[v], replica.Settled{Asset: d, Local: replica.Local{State: replica.Wanted}})
+			}
+			if had && v.isHeld() {
+				freed[v]++
 			}
 		}
 	}
@@ -60,22 +64,43 @@ func (a *Announcer) reclaim(asked *voice, digests []can.Digest) error {
 	a.flag(handles, inventory.TrashedByUs)
 	for v, s := range again {
 		a.settle(v, s)
-		a.tell(v)
+	}
+	for v, n := range freed {
+		a.unhold(v, n)
 	}
 	return a.ctx.Err()
 }
 
-// gone reports whether the library wants a content again that was trashed here.
-func (a *Announcer) gone(v *voice, d can.Digest) (bool, error) {
-	if had, err := a.had(v, d, nil); had || err != nil {
-		return had, err
+// gone reports whether the library wants a content again that was trashed here, and
+// whether its removal was still to be said.
+func (a *Announcer) gone(v *voice, d can.Digest) (wants, had bool, err error) {
+	if had, err = a.had(v, d, nil); had || err != nil {
+		return had, had, err
 	}
 	e, err := v.lib.Entry(a.ctx, d)
 	if err != nil || !e.Member {
-		return false, err
+		return false, false, err
 	}
 	l, err := v.lib.Local(a.ctx, d)
-	return l.State == replica.TrashedHere || l.State == replica.OnHold, err
+	return l.State == replica.TrashedHere, false, err
+}
+
+// unhold takes removals off those that are held.
+func (a *Announcer) unhold(v *voice, n int) {
+	v.mu.Lock()
+	left := max(0, v.held-n)
+	v.mu.Unlock()
+	if !a.patiently("store hold", func() error { return a.inv.SetMark(a.ctx, heldMark(v.id), encodeHeld(left)) }) {
+		return
+	}
+	v.mu.Lock()
+	if v.held = left; left == 0 {
+		v.removed = 0
+	}
+	v.mu.Unlock()
+	if left == 0 {
+		a.cfg.OnHeld(v.id, 0)
+	}
 }
 
 // trashedByUser returns the handles that the user trashed.

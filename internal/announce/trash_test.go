@@ -1,11 +1,7 @@
 package announce
 
 import (
-	"bytes"
-	"encoding/hex"
 	"fmt"
-	"log/slog"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,8 +151,7 @@ func TestBrake(t *testing.T) {
 					} else {
 						require.NoError(t, w.a.Dismiss(l.ID()))
 						require.EqualValues(t, 10-removed, l.Counts().Live)
-						require.EqualValues(t, 6-removed, l.Counts().Trashed, "they stay trashed here")
-						require.Zero(t, l.Counts().Queued)
+						require.EqualValues(t, 6-removed, l.Counts().Queued, "they are wanted again")
 					}
 					require.Zero(t, w.a.Held(l.ID()))
 					before := l.Counts()
@@ -237,34 +232,6 @@ func TestBrakeHoldsWhatWasTrashedMeanwhile(t *testing.T) {
 		require.Zero(t, w.count(Removed))
 		require.Equal(t, len(handles), w.a.Held(l.ID()))
 		require.EqualValues(t, 65, l.Counts().Live)
-		w.close()
-	})
-}
-
-// One hold is warned of once, however it grows; the host is told of each number.
-func TestAHoldIsWarnedOfOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w := newWorld(t, cantest.Options{Lacks: cantest.FeatureEvents | cantest.FeatureChanges})
-		l := w.library(filter.Filter{})
-		w.many(0, 20)
-		var log bytes.Buffer
-		w.start(func(c *Config) {
-			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		})
-		settle()
-		w.trashMany(12)
-		settle()
-		require.Equal(t, 12, w.held[l.ID()])
-		for i := 12; i < 15; i++ {
-			w.svc.TrashNow(w.digest(i).String())
-			settle()
-			require.Equal(t, i+1, w.held[l.ID()])
-		}
-		require.Equal(t, 1, strings.Count(log.String(), "on hold"), log.String())
-		id := l.ID()
-		require.Contains(t, log.String(), hex.EncodeToString(id[:]))
-		require.NoError(t, w.a.Dismiss(l.ID()))
-		require.Zero(t, w.held[l.ID()])
 		w.close()
 	})
 }

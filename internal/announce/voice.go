@@ -42,7 +42,7 @@ type voice struct {
 	unheard bool
 	// running is the pass that offers everything, if there is one.
 	running *pass
-	told    int // removals on hold, as the host was told
+	held    int // removals on hold
 	removed int // removals published since the last full scan
 	// triedAt is when the last pass began, in the state triedState.
 	triedAt    time.Time
@@ -99,6 +99,7 @@ func newVoice(ctx context.Context, lib *library.Library) *voice {
 
 func (v *voice) short() string      { return hex.EncodeToString(v.id[:4]) }
 func caughtMark(id [32]byte) string { return "announce.caught." + hex.EncodeToString(id[:]) }
+func heldMark(id [32]byte) string   { return "announce.held." + hex.EncodeToString(id[:]) }
 
 // may reports whether the node may and wants to say something.
 func (v *voice) may() bool { return v.lib.Announces() && v.lib.May(capability.Write) }
@@ -120,6 +121,12 @@ func (v *voice) isLoaded() bool {
 	return v.loaded
 }
 
+func (v *voice) isHeld() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.held > 0
+}
+
 // load reads what is kept about the library, which counts if it is in the index.
 func (v *voice) load(ctx context.Context, inv *inventory.Inventory, indexed bool) error {
 	if v.isLoaded() {
@@ -135,15 +142,38 @@ func (v *voice) load(ctx context.Context, inv *inventory.Inventory, indexed bool
 			caught = state{} // offer everything again
 		}
 	}
+	if b, err = inv.Mark(ctx, heldMark(v.id)); err != nil {
+		return err
+	}
+	held := 0
+	if b != nil {
+		if held, err = decodeHeld(b); err != nil {
+			held = 1 // rather ask once too often
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.loaded {
-		v.told, v.loaded = int(v.lib.Counts().Held), true
+		v.held, v.loaded = held, true
 		if v.misses == 0 {
 			v.caught = caught
 		}
 	}
 	return nil
+}
+
+func encodeHeld(n int) []byte { return wire.AppendU32([]byte{1}, uint32(min(n, 1<<31-1))) }
+
+func decodeHeld(b []byte) (int, error) {
+	r := wire.NewReader(b)
+	if v := r.U8(); r.Err() == nil && v != 1 {
+		r.Fail("hold of version %d", v)
+	}
+	n := r.U32()
+	if n > 1<<31-1 {
+		r.Fail("%d removals", n)
+	}
+	return int(n), r.End()
 }
 
 // active reports whether the library can be spoken in: it has met its peers, says
@@ -155,14 +185,6 @@ func (v *voice) active() bool {
 		return false
 	}
 	return v.ctx.Err() == nil && v.isLoaded() && !v.lib.Paused() && v.lib.DescriptionID() != record.ID{}
-}
-
-// untold reports whether the number of removals on hold is not the one that was told.
-func (v *voice) untold() bool {
-	held := int(v.lib.Counts().Held)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.told != held
 }
 
 // behind reports whether a pass has to be made that is not under way.

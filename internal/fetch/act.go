@@ -63,11 +63,7 @@ func (d *desk) decide(t *task, e replica.Entry, begun time.Time) (outcome, error
 		if len(items) == 0 || !items[0].Present() {
 			if trashedByUser(items) {
 				d.dropStage(t)
-				local, err := d.lib.Local(t.ctx, t.asset)
-				if err == nil && local.State == replica.OnHold { // it came back into the library
-					return settled(e, replica.OnHold), nil
-				}
-				return settled(e, replica.TrashedHere), err
+				return settled(e, replica.TrashedHere), nil
 			}
 			res, err := d.bring(t, e, begun, len(items) == 0)
 			if err != nil {

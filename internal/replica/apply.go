@@ -441,18 +441,6 @@ func (t *tx) finish(ctx context.Context) error {
 		if !was.Known() && !c.entry.Member {
 			continue // a tombstone, or out of the filter, of what we never had
 		}
-		if was.Member && c.entry.Member {
-			held, err := t.held(ctx, asset)
-			if err == nil && held { // the host decides first
-				err = t.settleAs(ctx, asset, true, Local{Applied: c.entry.ID(), State: OnHold, size: int64(c.entry.Body.Size)})
-			}
-			if err != nil {
-				return err
-			}
-			if held {
-				continue
-			}
-		}
 		if err := t.enqueue(ctx, asset, was.Known()); err != nil {
 			return err
 		}

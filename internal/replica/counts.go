@@ -34,21 +34,9 @@ func (c *Counts) replace(was, is Entry) {
 	}
 }
 
-// local counts what the node made of an asset, n times.
-func (c *Counts) local(l Local, n int64) {
-	switch l.State {
-	case TrashedHere:
-		c.Trashed += n
-		c.TrashedBytes += n * l.size
-	case OnHold:
-		c.Held += n
-		c.HeldBytes += n * l.size
-	}
-}
-
 func (c Counts) encode(clock record.Clock) []byte {
-	b := make([]byte, 0, 80)
-	for _, v := range []int64{c.Records, c.Live, c.LiveBytes, c.Tombstones, c.Queued, int64(clock), c.Trashed, c.TrashedBytes, c.Held, c.HeldBytes} {
+	b := make([]byte, 0, 64)
+	for _, v := range []int64{c.Records, c.Live, c.LiveBytes, c.Tombstones, c.Queued, int64(clock), c.Trashed, c.TrashedBytes} {
 		b = binary.BigEndian.AppendUint64(b, uint64(v))
 	}
 	return b
@@ -64,9 +52,6 @@ func (r *Replica) loadCounts(ctx context.Context) error {
 	r.clock = record.Clock(rd.U64())
 	if rd.Len() > 0 { // what was written before these were counted has none
 		r.counts.Trashed, r.counts.TrashedBytes = rd.I64(), rd.I64()
-	}
-	if rd.Len() > 0 {
-		r.counts.Held, r.counts.HeldBytes = rd.I64(), rd.I64()
 	}
 	return rd.End()
 }

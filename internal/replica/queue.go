@@ -33,9 +33,6 @@ const (
 	TrashedHere
 	// Gone: the asset left the library; what the CAN Service holds stays there.
 	Gone
-	// OnHold: the user trashed the asset here, and its removal waits until the host
-	// confirms it. What others say of the asset meanwhile does not queue it.
-	OnHold
 )
 
 // Cause says why an asset has not come further.
@@ -110,11 +107,11 @@ type Local struct {
 	Applied record.ID
 	State   State
 
-	size int64 // of the content, with TrashedHere and OnHold
+	size int64 // of the content, with TrashedHere
 }
 
 // sized reports whether the content's size is kept, since it is counted.
-func (l Local) sized() bool { return l.State == TrashedHere || l.State == OnHold }
+func (l Local) sized() bool { return l.State == TrashedHere }
 
 func (l Local) encode() []byte {
 	b := append([]byte{1, byte(l.State)}, l.Applied[:]...)
@@ -143,7 +140,7 @@ func decodeLocal(b []byte) (Local, error) {
 		rd.Fail("local row of version %d", v)
 	}
 	l := Local{State: State(rd.U8()), Applied: rd.B32()}
-	if l.sized() {
+	if l.sized() && rd.Len() > 0 { // what was written before these were counted has none
 		l.size = rd.I64()
 	}
 	return l, rd.End()
@@ -229,64 +226,24 @@ func (t *tx) settleAs(ctx context.Context, asset can.Digest, known bool, l Local
 	} else if err := t.recall(ctx, asset, known); err != nil {
 		return err
 	}
-	t.counts.local(l, 1)
+	if l.State == TrashedHere {
+		t.counts.Trashed++
+		t.counts.TrashedBytes += l.size
+	}
 	return t.txn.Put(ctx, t.r.assetKey("p", asset), l.encode())
 }
 
-// recall takes an asset that does not wait out of the counts of what is trashed here
-// and what is on hold.
+// recall takes an asset that does not wait out of the count of what is trashed here.
 func (t *tx) recall(ctx context.Context, asset can.Digest, known bool) error {
-	if !known || t.counts.Trashed+t.counts.Held == 0 {
+	if !known || t.counts.Trashed == 0 {
 		return nil
 	}
 	l, err := t.r.local(ctx, t.txn, asset)
-	if err == nil {
-		t.counts.local(l, -1)
+	if err == nil && l.State == TrashedHere {
+		t.counts.Trashed--
+		t.counts.TrashedBytes -= l.size
 	}
 	return err
-}
-
-// held reports whether the asset's removal is on hold. It is called with the writer
-// held.
-func (t *tx) held(ctx context.Context, asset can.Digest) (bool, error) {
-	if t.counts.Held == 0 {
-		return false, nil
-	}
-	if queued, err := t.txn.Has(ctx, t.r.assetKey("q", asset)); err != nil || queued {
-		return false, err
-	}
-	l, err := t.r.local(ctx, t.txn, asset)
-	return l.State == OnHold, err
-}
-
-// OnHold yields the assets in the library whose removal is on hold, in ascending order,
-// as of one moment.
-func (r *Replica) OnHold(ctx context.Context) iter.Seq2[can.Digest, error] {
-	return func(yield func(can.Digest, error) bool) {
-		for row, err := range kv.Scan(ctx, r.opts.Store, r.key("p"), false) {
-			var l Local
-			if err == nil {
-				l, err = decodeLocal(row.Value)
-			}
-			if err == nil && l.State != OnHold {
-				continue
-			}
-			var asset can.Digest
-			if err == nil {
-				asset, err = kv.Last32(row.Key)
-			}
-			var e Entry
-			if err == nil {
-				e, err = r.Entry(ctx, asset)
-			}
-			if err == nil && !e.Member {
-				continue
-			}
-			if !yield(asset, err) || err != nil {
-				return
-			}
-		}
-	}
 }
 
 // Settled is an asset with which the node is done for now.

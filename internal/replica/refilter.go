@@ -41,7 +41,6 @@ func (r *Replica) refilter(ctx context.Context, own filter.Filter, next filter.V
 	}
 	err = r.updateLocked(ctx, func(t *tx) error {
 		counts.Queued, counts.Trashed, counts.TrashedBytes = t.counts.Queued, t.counts.Trashed, t.counts.TrashedBytes
-		counts.Held, counts.HeldBytes = t.counts.Held, t.counts.HeldBytes
 		t.counts = counts
 		if err := t.txn.Put(ctx, r.key("f"), enc); err != nil {
 			return err

@@ -92,8 +92,6 @@ type Counts struct {
 	// Trashed are the assets that are trashed here and do not wait, with their sizes
 	// added up.
 	Trashed, TrashedBytes int64
-	// Held are those whose removal is on hold, with their sizes added up.
-	Held, HeldBytes int64
 }
 
 // Applied reports what one call of Apply or Publish changed, once it can be read. What

@@ -7,7 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/cansync/cansync/can"
 	"github.com/cansync/cansync/internal/control"
 	"github.com/cansync/cansync/internal/filter"
 	"github.com/cansync/cansync/internal/record"
@@ -16,7 +15,7 @@ import (
 	"github.com/cansync/cansync/transport"
 )
 
-// What is trashed here is counted, and what of it is on hold, whatever happens to the assets and in whatever
+// What is trashed here is counted, whatever happens to the assets and in whatever
 // order.
 func TestWhatIsTrashedHereIsCounted(tb *testing.T) {
 	rapid.Check(tb, func(t *rapid.T) {
@@ -41,26 +40,17 @@ func TestWhatIsTrashedHereIsCounted(tb *testing.T) {
 			asset := assets.Draw(t, "asset")
 			e, err := r.Entry(ctx, digest(asset))
 			check(t, err)
-			was, err := r.Local(ctx, digest(asset))
-			check(t, err)
-			_, waits, err := r.Work(ctx, digest(asset))
-			check(t, err)
 			switch rapid.SampledFrom([]string{"settle", "settle", "settle", "late", "edit", "remove", "enqueue", "filter", "restart"}).Draw(t, "step") {
 			case "settle":
-				l := replica.Local{Applied: e.ID(), State: rapid.SampledFrom([]replica.State{replica.Have, replica.TrashedHere, replica.OnHold, replica.Gone}).Draw(t, "state")}
+				l := replica.Local{Applied: e.ID(), State: rapid.SampledFrom([]replica.State{replica.Have, replica.TrashedHere, replica.TrashedHere, replica.Gone}).Draw(t, "state")}
 				if !e.Member {
 					l.State = replica.Gone
 				}
 				_, err = r.Settle(ctx, []replica.Settled{{Asset: digest(asset), Local: l}})
 			case "late":
-				_, err = r.Settle(ctx, []replica.Settled{{Asset: digest(asset), Local: replica.Local{State: rapid.SampledFrom([]replica.State{replica.TrashedHere, replica.OnHold}).Draw(t, "state")}}})
+				_, err = r.Settle(ctx, []replica.Settled{{Asset: digest(asset), Local: replica.Local{State: replica.TrashedHere}}})
 			case "edit":
 				say(record.Edit, asset)
-				if now, lerr := r.Entry(ctx, digest(asset)); lerr == nil && e.Member && now.Member && was.State == replica.OnHold && !waits {
-					_, queued, werr := r.Work(ctx, digest(asset))
-					check(t, werr)
-					require.False(t, queued, "the host decides first")
-				}
 			case "remove":
 				say(record.Tombstone, asset)
 			case "enqueue":
@@ -77,32 +67,20 @@ func TestWhatIsTrashedHereIsCounted(tb *testing.T) {
 				r = w.open(t, s)
 			}
 			check(t, err)
-			var is replica.Counts
-			var held []can.Digest
+			var trashed, bytes int64
 			for i := range 6 {
 				l, err := r.Local(ctx, digest(i))
 				check(t, err)
 				_, queued, err := r.Work(ctx, digest(i))
 				check(t, err)
-				switch {
-				case queued:
-				case l.State == replica.TrashedHere:
-					is.Trashed++
-					is.TrashedBytes += int64(10 + i)
-				case l.State == replica.OnHold:
-					is.Held++
-					is.HeldBytes += int64(10 + i)
-					held = append(held, digest(i))
+				if l.State == replica.TrashedHere && !queued {
+					trashed++
+					bytes += int64(10 + i)
 				}
 			}
 			c := r.Counts()
-			require.Equal(t, is, replica.Counts{Trashed: c.Trashed, TrashedBytes: c.TrashedBytes, Held: c.Held, HeldBytes: c.HeldBytes})
-			named := []can.Digest{}
-			for d, err := range r.OnHold(ctx) {
-				check(t, err)
-				named = append(named, d)
-			}
-			require.Subset(t, named, held)
+			require.Equal(t, trashed, c.Trashed)
+			require.Equal(t, bytes, c.TrashedBytes)
 		}
 		check(t, r.Close())
 	})

@@ -16,7 +16,7 @@ import (
 // the last fault, whatever their packets went through.
 func TestLibp2pConverges(t *testing.T) {
 	o := simulate.Options{
-		Seeds: 100, Peers: 5, Assets: 200, Bound: 5 * time.Minute,
+		Seeds: 48, Peers: 5, Assets: 200, Bound: 5 * time.Minute,
 		Network: newPackets, Link: memory.Link{Latency: 20 * time.Millisecond},
 		Faults: []simulate.Fault{
 			simulate.Split, simulate.Flap, simulate.Slow, simulate.Loss, simulate.Reorder, simulate.Duplicate,

@@ -79,6 +79,7 @@ type link struct {
 	doubt   doubt
 	rests   int // asset rounds after which the peer may ask for a rest
 	round   round
+	onWay   onWay
 	next    uint32
 	began   time.Time // when the node began a reconciliation last
 	handing handing
@@ -204,7 +205,7 @@ func (l *link) run(ctx context.Context) error {
 			if l.unanswered() {
 				return errUnanswered
 			}
-			if !l.out.frame(wire.AppendFrame(nil, framePing, nil)) {
+			if !l.out.frame(pingFrame()) {
 				return errPeer
 			}
 		case v := <-l.mine:
@@ -336,6 +337,8 @@ func (l *link) handle(ctx context.Context, m inbound) error {
 		return l.learnKept(ctx, m.payload)
 	case framePing:
 		return l.send(wire.AppendFrame(nil, framePong, nil))
+	case framePong:
+		return l.ponged(ctx)
 	case frameCrowded:
 		return errCrowded
 	case frameLater:
@@ -397,19 +400,24 @@ func (l *link) follow(ctx context.Context, step reconcile.Step) error {
 			}
 		}
 		if ids := step.Surplus; len(ids) > 0 {
+			r.gave = true
 			if !l.out.surplus(order{control: r.control, ids: ids}) {
 				r.short = true
 			}
 		}
 		if b := step.Bulk; b != nil {
-			r.bulk = true
+			r.bulk, r.gave = true, r.gave || b.Push
 			if b.Push && !l.out.order(order{control: r.control, all: true, from: b.PushFrom}) {
 				return errPeer
 			}
 		}
 		if step.Done {
 			r.done = true
-			if !l.out.order(order{round: r.n, again: r.short}) {
+			behind := l.opener && r.gave && !r.control
+			if behind {
+				l.onWay.open++
+			}
+			if !l.out.order(order{round: r.n, again: r.short, ping: behind}) {
 				return errPeer
 			}
 			return l.finish(ctx)
@@ -450,7 +458,7 @@ func (l *link) finish(ctx context.Context) error {
 		}
 	}
 	if l.opener && again && !l.respite.holds() {
-		return l.start(ctx, false)
+		return l.nextAssets(ctx)
 	}
 	return nil
 }

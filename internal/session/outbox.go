@@ -30,6 +30,7 @@ type order struct {
 	// when all is sent.
 	round uint32
 	again bool
+	ping  bool // a ping goes behind it
 	then  []byte
 }
 

@@ -19,6 +19,7 @@ type round struct {
 	done    bool // the session ended on our side
 	caught  bool // the peer pushed all its surplus
 	bulk    bool
+	gave    bool  // something goes to the peer
 	short   bool  // not all that the peer lacks had room in the outbox
 	records int64 // stored when the round began
 	over    bool

@@ -41,6 +41,9 @@ func (l *link) writeUrgent() error {
 			return nil
 		}
 		for _, f := range frames {
+			if isPing(f) {
+				l.onWay.ping(false)
+			}
 			if err := l.put(f); err != nil {
 				return err
 			}
@@ -177,5 +180,8 @@ func (l *link) serve(ctx context.Context, w order) error {
 	if w.again {
 		l.resync()
 	}
-	return l.put(encodeNumber(frameCaught, w.round))
+	if err := l.put(encodeNumber(frameCaught, w.round)); err != nil || !w.ping {
+		return err
+	}
+	return l.putPing()
 }

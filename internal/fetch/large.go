@@ -23,7 +23,7 @@ func (d *desk) bringLarge(t *task, e replica.Entry, job ingest.Job, fresh bool) 
 	}
 	defer release()
 	d.begin(t, job.Size)
-	began := false
+	began, first := false, int64(-1)
 	ahead := ahead{f: d.f, ctx: t.ctx, job: job, off: !fresh}
 	content, err := d.f.cfg.Source.Large(t.ctx, d.want(t, e), func(done, total int64) {
 		d.advance(t, done, total)
@@ -32,7 +32,15 @@ func (d *desk) bringLarge(t *task, e replica.Entry, job ingest.Job, fresh bool) 
 			release()
 			if row.State < replica.Partial {
 				d.mark(t, replica.Partial)
+				row.Cause = replica.NoCause
 			}
+		}
+		// What was staged before does not show that there is a source again.
+		if first < 0 {
+			first = done
+		} else if done > first && row.Cause != replica.NoCause {
+			row.Cause = replica.NoCause
+			d.mark(t, replica.Partial)
 		}
 		ahead.advance(time.Now(), done)
 	}, ahead.offer)
